@@ -4,7 +4,21 @@ Bungert, Roith, Tenbrinck, Burger: "A Bregman Learning Framework for Sparse Neur
 JMLR 23(192), 2022. Section, equation and algorithm numbers in the docstrings are the paper's.
 """
 
+from bregman.initialization import sparse_init_
+from bregman.models import param_groups
 from bregman.optim import AdaBreg, LinBreg, ProxGD
 from bregman.regularizers import L1, GroupL12, Regularizer, Zero
+from bregman.sparsity import sparsity_summary
 
-__all__ = ["L1", "AdaBreg", "GroupL12", "LinBreg", "ProxGD", "Regularizer", "Zero"]
+__all__ = [
+    "L1",
+    "AdaBreg",
+    "GroupL12",
+    "LinBreg",
+    "ProxGD",
+    "Regularizer",
+    "Zero",
+    "param_groups",
+    "sparse_init_",
+    "sparsity_summary",
+]

@@ -1,0 +1,49 @@
+# Each target sets up .venv by itself when needed. PYTHON=... chooses the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+SCALE ?= quick
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce paper test lab bench notebooks clean
+
+help:
+	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
+	@echo "make paper       the same at the paper's scale (hours; resumable)"
+	@echo "make test        unit and contract tests, notebooks, lint, types"
+	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make bench       timings against torch and the peer package"
+	@echo "make notebooks   execute the stored notebooks anew at smoke scale"
+	@echo "make clean       remove .venv and what smoke and quick scale wrote"
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[suite,dev]"
+	touch $@
+
+reproduce: setup
+	$(BIN)/bregman run --scale quick
+
+paper: setup
+	$(BIN)/bregman run --scale paper
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+notebooks: setup
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	  --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
+
+clean:
+	rm -rf .venv results/smoke results/quick figures/smoke figures/quick

@@ -1,0 +1,202 @@
+"""The run store: a training run is named by its config, and made once."""
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bregman.paths import ROOT, replacing
+from bregman.training import Record, Training
+
+FORMAT = 1
+
+# (config, device, where the checkpoint lives, called after each epoch) -> what was measured
+Train = Callable[[Any, str, Path, Callable[[int], None]], "Outcome"]
+
+
+class RunStoreError(RuntimeError):
+    """A stored run can't be read or written."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run produces: its training, and the numbers of the finished model."""
+
+    training: Training
+    result: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A stored run: config, history, result and the environment that made them."""
+
+    config: dict[str, Any]
+    status: str
+    seconds: float
+    result: dict[str, float | None]
+    history: list[Record]
+    environment: dict[str, Any]
+
+
+class RunStore:
+    """The runs in one folder, one JSON file each, named by what the config says.
+
+    Args:
+        folder: made when missing.
+
+    Raises:
+        RunStoreError: the folder can't be written, found out before any work is done.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            with replacing(folder / "writable") as probe:
+                probe.touch()
+            (folder / "writable").unlink()
+        except OSError as error:
+            raise RunStoreError(
+                f"the results folder {folder} can't be written ({error.strerror}); "
+                "free it, or set BREGMAN_RESULTS to another one"
+            ) from error
+
+    def get(self, config: Any) -> Run | None:
+        """The stored run of a config, None when it was not made yet.
+
+        Raises:
+            RunStoreError: its file is damaged or of another version.
+        """
+        path = self.path(config)
+        if not path.exists():
+            return None
+        try:
+            stored = json.loads(path.read_text())
+            if stored.pop("format") == FORMAT:
+                return Run(**{**stored, "history": _records(stored["history"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RunStoreError(
+                f"{path} is damaged ({type(error).__name__}: {error}); "
+                "delete it to make the run anew"
+            ) from error
+        raise RunStoreError(
+            f"{path} is not of format {FORMAT}, which this version reads; "
+            "move it away to make the run anew"
+        )
+
+    def make(
+        self,
+        config: Any,
+        train: Train,
+        device: str = "cpu",
+        on_epoch: Callable[[int], None] = lambda epoch: None,
+    ) -> Run:
+        """Answer from the store, or make the run, going on from its checkpoint if there is one.
+
+        Args:
+            config: a frozen dataclass of plain numbers and strings: all that decides the outcome.
+            train: makes the run.
+            device: where; recorded, but no part of the config.
+            on_epoch: called with the number of each finished epoch.
+
+        Returns:
+            The run; its status is "finished" or "diverged".
+
+        Raises:
+            RunStoreError: the stored run can't be read, or the new one can't be written.
+        """
+        if (run := self.get(config)) is not None:
+            return run
+        path = self.path(config)
+        checkpoint = path.with_suffix(".ckpt")
+        try:
+            outcome = train(config, device, checkpoint, on_epoch)
+            run = Run(
+                config=dataclasses.asdict(config),
+                status="diverged" if outcome.training.diverged else "finished",
+                seconds=round(outcome.training.seconds, 2),
+                result=outcome.result,
+                history=outcome.training.history,
+                environment=environment(device),
+            )
+            stored = {"format": FORMAT, **vars(run), "history": _columns(run.history)}
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(stored) + "\n")
+        except OSError as error:
+            raise RunStoreError(
+                f"{error.filename or path} can't be written ({error.strerror}); the last "
+                "checkpoint is kept: make room, then run the same command again"
+            ) from error
+        checkpoint.unlink(missing_ok=True)
+        return run
+
+    def path(self, config: Any) -> Path:
+        """The file of a config's run."""
+        return self.folder / f"{run_name(config)}.json"
+
+
+def run_name(config: Any) -> str:
+    """A readable, unique name for a config: some of its words, then a hash of all of it."""
+    fields = dataclasses.asdict(config)
+    text = json.dumps([type(config).__name__, fields], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    words = [str(fields[key]) for key in ("dataset", "optimizer") if key in fields]
+    return "-".join([*words, f"seed{fields['seed']}", digest])
+
+
+@functools.cache
+def environment(device: str) -> dict[str, Any]:
+    """What made a result: versions, device, threads, commit and date."""
+    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
+    return {
+        "device": accelerator or f"CPU ({_cpu_name()})",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "bregman")),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _columns(history: list[Record]) -> dict[str, list[float | None]]:
+    # one list per split and metric, indexed by epoch: small files, short diffs
+    columns: dict[str, list[float | None]] = {}
+    for record in history:
+        column = columns.setdefault(f"{record.split} {record.metric}", [])
+        column += [None] * (record.epoch - len(column)) + [record.value]
+    return columns
+
+
+def _records(columns: dict[str, list[float | None]]) -> list[Record]:
+    return [
+        Record(epoch, split, metric, value)
+        for key, column in columns.items()
+        for split, metric in (key.split(" "),)
+        for epoch, value in enumerate(column)
+        if value is not None
+    ]

@@ -1,0 +1,45 @@
+"""Write the mini subsets in the package: the first images of each class, in their first order."""
+
+import numpy as np
+import torch
+
+from bregman.data import NAMES, load
+from bregman.data.sets import SETS
+from bregman.paths import ROOT
+
+
+def first_of_each_class(labels: torch.Tensor, n: int) -> torch.Tensor:
+    """Choose n samples, the first ones of each class.
+
+    Args:
+        labels: int64, N, classes 0 to 9.
+        n: number of samples, a multiple of 10.
+
+    Returns:
+        Ascending indices, int64.
+    """
+    chosen = [torch.nonzero(labels == c).flatten()[: n // 10] for c in range(10)]
+    return torch.cat(chosen).sort().values
+
+
+def main() -> None:
+    """Write one compressed .npz per data set; the same data gives the same bytes."""
+    for name in NAMES:
+        data = load(name)
+        n_train, n_test = SETS[name].mini
+        train = first_of_each_class(data.train_labels, n_train)
+        test = first_of_each_class(data.test_labels, n_test)
+        path = ROOT / "bregman" / "mini" / f"{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        np.savez_compressed(
+            path,
+            train_images=data.train_images[train].numpy(),
+            train_labels=data.train_labels[train].to(torch.uint8).numpy(),
+            test_images=data.test_images[test].numpy(),
+            test_labels=data.test_labels[test].to(torch.uint8).numpy(),
+        )
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
