@@ -63,7 +63,11 @@ def run(
         if scale not in SCALES:
             raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
         extra = dict(_parse(word) for word in parameter or [])
-        for name, path in notebooks.find(names).items():
+        chosen = notebooks.find(names)
+        if execute:
+            for path in chosen.values():
+                notebooks.check_parameters(path, ["scale", "seed", *extra])
+        for name, path in chosen.items():
             started = time.perf_counter()
             typer.echo(f"{path.stem}, scale {scale}")
             results = None

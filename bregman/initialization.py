@@ -80,7 +80,7 @@ def sparse_init_(
             warnings.warn(
                 f"sparse_init_: layer {name or type(layer).__name__!r} of shape "
                 f"{tuple(weight.shape)} starts entirely at zero (density {density} per {group})",
-                stacklevel=2,
+                stacklevel=3,  # the caller's line, past torch's decorator
             )
         if layer.bias is not None:
             low, high = {"positive": (0, 1), "symmetric": (-1, 1), "zero": (0, 0)}[bias]

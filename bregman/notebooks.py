@@ -1,7 +1,7 @@
 """The numbered notebooks: found, checked and executed with papermill."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,17 @@ def find(names: list[str] | None = None) -> dict[str, Path]:
     return {name: path for name, path in paths.items() if name in wanted}
 
 
+def check_parameters(path: Path, names: Iterable[str]) -> None:
+    """Raise ValueError when a notebook lacks a parameter; papermill itself would only warn."""
+    import papermill
+
+    known = papermill.inspect_notebook(str(path))
+    if unknown := set(names) - set(known):
+        raise ValueError(
+            f"{path.name} has no parameter {sorted(unknown)[0]!r}, allowed: {', '.join(known)}"
+        )
+
+
 def execute(path: Path, output: Path, parameters: Mapping[str, Any]) -> None:
     """Execute a notebook with papermill, as a person would with Run All.
 
@@ -46,11 +57,7 @@ def execute(path: Path, output: Path, parameters: Mapping[str, Any]) -> None:
     """
     import papermill
 
-    known = papermill.inspect_notebook(str(path))
-    if unknown := set(parameters) - set(known):
-        raise ValueError(
-            f"{path.name} has no parameter {sorted(unknown)[0]!r}, allowed: {', '.join(known)}"
-        )
+    check_parameters(path, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         # a dependency's deprecation is no message for the person who runs this

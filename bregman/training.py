@@ -224,8 +224,9 @@ def _load(
         for name, part in stateful.items():
             part.load_state_dict(state[name])
     except Exception as error:
+        reason = str(error).splitlines()[0]
         raise RuntimeError(
-            f"checkpoint {checkpoint} can't be used ({error}); delete it to train from the start"
+            f"checkpoint {checkpoint} can't be used ({reason}); delete it to train from the start"
         ) from error
     generator.set_state(state["generator"])
     result.history = [Record(*record) for record in state["history"]]

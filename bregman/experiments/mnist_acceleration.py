@@ -21,7 +21,7 @@ EXPERIMENT = Experiment(
         Row("LinBreg", FIGURE_2, "Bregman", "LinBreg lam=1e-1", LINBREG),
         Row("LinBreg with momentum", FIGURE_3, "Bregman", MOMENTUM, {**LINBREG, "momentum": 0.9}),
         Row("AdaBreg (λ=0.1)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.1}),
-        Row("AdaBreg (λ=0.4)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.4}),
+        Row("AdaBreg (λ=0.5)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.5}),
     ),
     config=config,
     train=train,

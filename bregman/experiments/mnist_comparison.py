@@ -31,7 +31,7 @@ def config(
         momentum=momentum,
         epochs=scale.epochs,
         batch_size=128,
-        patience=5,
+        patience=10,
         seed=seed,
     )
 

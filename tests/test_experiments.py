@@ -1,0 +1,111 @@
+"""The experiments' tables at smoke scale, and how their runs are made."""
+
+import pandas as pd
+import pytest
+import torch
+
+from bregman import experiments
+from bregman.experiments.experiment import paper_reference
+from bregman.optim import AdaBreg, LinBreg, ProxGD
+from bregman.regularizers import L1, Zero
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(autouse=True)
+def _results(folder, monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", str(folder))
+
+
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_tables_of_an_experiment(name, folder):
+    experiment = experiments.get(name)
+    results = experiment.run("smoke")
+    stored = pd.read_csv(folder / "smoke" / name / "summary.csv")
+    assert set(paper_reference().columns) <= set(stored.columns)
+    assert {"label", "lam", "seed", "epochs", "seconds", "device"} <= set(stored.columns)
+    assert list(stored["label"]) == [row.label for row in experiment.rows]
+    history = pd.read_csv(folder / "smoke" / name / "history.csv")
+    assert list(history.columns) == ["run", "seed", "epoch", "split", "metric", "value"]
+    assert history["epoch"].max() == experiment.scales["smoke"].epochs
+    last = history.query("split == 'validation' and metric == 'accuracy'").groupby("run").last()
+    joined = stored.set_index("label")["val_acc_pct"] - 100 * last["value"]
+    assert joined.abs().max() < 1e-3
+    assert len(results.beside_paper()), "the rows join with the paper's"
+
+
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_every_row_stands_in_the_paper(name):
+    known = set(paper_reference()[["artifact", "strategy", "optimizer"]].itertuples(index=False))
+    for row in experiments.get(name).rows:
+        assert (row.artifact, row.strategy, row.optimizer) in known
+
+
+def test_jobs_in_processes_give_the_same_numbers(tmp_path, monkeypatch):
+    alone = experiments.get("mnist_acceleration").run("smoke")
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    together = experiments.get("mnist_acceleration").run("smoke", jobs=2)
+    pd.testing.assert_frame_equal(alone.history, together.history)
+
+
+def test_the_two_figures_share_runs(folder):
+    experiments.get("mnist_comparison").run("smoke")
+    experiments.get("mnist_acceleration").run("smoke")
+    assert len(list((folder / "smoke" / "runs").glob("*.json"))) == 7 + 5 - 2
+
+
+def test_another_seed_gives_other_numbers_and_the_same_seed_the_same(tmp_path, monkeypatch):
+    experiment = experiments.get("mnist_acceleration")
+    first = experiment.run("smoke", seed=0).history["value"]
+    other = experiment.run("smoke", seed=1).history["value"]
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    again = experiment.run("smoke", seed=0).history["value"]
+    assert first.equals(again)
+    assert not first.equals(other)
+
+
+def test_configs_make_the_optimizers_that_they_name():
+    from bregman.experiments.classification import make_optimizer
+    from bregman.models import MLP
+
+    experiment = experiments.get("mnist_comparison")
+    scale = experiment.scale("paper")
+    kinds = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "LinBreg": LinBreg,
+             "AdaBreg": AdaBreg, "ProxGD": ProxGD}  # fmt: skip
+    for name, kind in kinds.items():
+        config = experiment.config(scale, 0, optimizer=name, lam=0.25, lr=0.5)
+        optimizer = make_optimizer(config, MLP())
+        assert type(optimizer) is kind
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        if "reg" in optimizer.param_groups[0]:
+            # weights are regularized, biases are not
+            regs = [group["reg"] for group in optimizer.param_groups]
+            assert regs == [L1(0.25), Zero()]
+    with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'Sgd'"):
+        make_optimizer(experiment.config(scale, 0, optimizer="Sgd"), MLP())
+
+
+def test_curves_average_over_seeds():
+    history = pd.DataFrame(
+        {"run": ["a"] * 4, "seed": [0, 0, 1, 1], "epoch": [0, 1, 0, 1], "split": "train",
+         "metric": "loss", "value": [1.0, 2.0, 3.0, 6.0]}
+    )  # fmt: skip
+    results = experiments.Results(pd.DataFrame(), history)
+    assert results.curves("train", "loss")["a"].tolist() == [2.0, 4.0]
+    with pytest.raises(KeyError, match="no 'accuracy' of 'train' was recorded"):
+        results.curves("train", "accuracy")
+
+
+def test_bad_input_is_named_before_any_work():
+    experiment = experiments.get("mnist_comparison")
+    with pytest.raises(ValueError, match="unknown scale 'huge', allowed: smoke, quick, paper"):
+        experiment.run("huge")
+    with pytest.raises(ValueError, match=r"device 'cudaa' can't be used here .* allowed: 'cpu'"):
+        experiment.run("smoke", device="cudaa")
+    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+        experiment.run("smoke", jobs=0)
+    with pytest.raises(ValueError, match="unknown experiment 'mnist', allowed: mnist_comparison"):
+        experiments.get("mnist")

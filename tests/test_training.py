@@ -1,0 +1,162 @@
+"""The epoch loop: what it records, that it learns, that a stop in the middle leaves no trace."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
+
+from bregman import L1, AdaBreg, LinBreg, param_groups, sparse_init_
+from bregman.models import MLP
+from bregman.training import accuracy, evaluate, fit
+
+
+def problem(n: int = 300) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(n, 12, generator=generator)
+    return inputs, (inputs[:, :3].sum(1) > 0).long()
+
+
+class Setup:
+    """A model with all that fit needs, the same for the same seed."""
+
+    def __init__(self, optimizer=LinBreg, scheduler="plateau", seed=0, **options):
+        self.generator = torch.Generator().manual_seed(seed)
+        self.model = nn.Sequential(MLP((12, 16, 2)), nn.BatchNorm1d(2))
+        sparse_init_(self.model, 0.3, generator=self.generator)
+        options = {"lr": 0.1, **options}
+        self.optimizer = optimizer(param_groups(self.model, linear=L1(0.05)), **options)
+        self.scheduler = {
+            "plateau": lambda: ReduceLROnPlateau(self.optimizer, mode="max", patience=0),
+            "step": lambda: StepLR(self.optimizer, 2),
+            None: lambda: None,
+        }[scheduler]()
+
+    def fit(self, epochs=6, **changed):
+        inputs, labels = problem()
+        arguments = {
+            "epochs": epochs,
+            "batch_size": 32,
+            "generator": self.generator,
+            "scheduler": self.scheduler,
+            **changed,
+        }
+        train, validation = (inputs[:200], labels[:200]), (inputs[200:], labels[200:])
+        return fit(self.model, self.optimizer, train, validation, **arguments)
+
+    def weights(self):
+        return nn.utils.parameters_to_vector(self.model.parameters())
+
+
+def column(result, split, metric):
+    return [r.value for r in result.history if (r.split, r.metric) == (split, metric)]
+
+
+def test_fit_learns_and_records_every_epoch():
+    setup = Setup()
+    result = setup.fit(epochs=8)
+    assert column(result, "validation", "accuracy")[-1] > 0.85
+    assert len(column(result, "validation", "loss")) == 9  # epoch 0 is before training
+    assert len(column(result, "train", "loss")) == 8
+    assert {r.epoch for r in result.history} == set(range(9))
+    density = setup.model[0][1].weight.count_nonzero() + setup.model[0][3].weight.count_nonzero()
+    assert column(result, "weights", "n_total")[-1] == pytest.approx(
+        density.item() / (12 * 16 + 32)
+    )
+    assert not result.diverged
+
+
+def test_fit_does_what_a_plain_loop_does():
+    ours, plain = Setup(scheduler=None), Setup(scheduler=None)
+    ours.fit(epochs=3)
+    inputs, labels = problem()
+    for _ in range(3):
+        for chosen in torch.randperm(200, generator=plain.generator).split(32):
+            plain.optimizer.zero_grad()
+            F.cross_entropy(plain.model(inputs[chosen]), labels[chosen]).backward()
+            plain.optimizer.step()
+    assert torch.equal(ours.weights(), plain.weights())
+
+
+def test_training_numbers_are_means_over_the_samples_of_the_epoch():
+    seen = []
+
+    def loss(output, labels):
+        value = F.cross_entropy(output, labels)
+        if torch.is_grad_enabled():
+            seen.append((value.item(), len(labels)))
+        return value
+
+    result = Setup().fit(epochs=1, loss=loss)
+    mean = sum(value * n for value, n in seen) / sum(n for _, n in seen)
+    assert column(result, "train", "loss") == [pytest.approx(mean, rel=1e-6)]
+
+
+@pytest.mark.parametrize("optimizer", [LinBreg, AdaBreg])
+@pytest.mark.parametrize("scheduler", ["plateau", "step", None])
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, scheduler, stop):
+    whole = Setup(optimizer, scheduler)
+    expected = whole.fit()
+
+    class InterruptionError(Exception):
+        pass
+
+    def interrupt(epoch):
+        if epoch == stop:
+            raise InterruptionError
+
+    checkpoint = tmp_path / "run.ckpt"
+    every_epoch = {"checkpoint": checkpoint, "checkpoint_seconds": 0.0}
+    with pytest.raises(InterruptionError):
+        Setup(optimizer, scheduler).fit(on_epoch=interrupt, **every_epoch)
+    # another seed: everything must come from the checkpoint
+    resumed = Setup(optimizer, scheduler, seed=99)
+    result = resumed.fit(**every_epoch)
+    assert result.history == expected.history
+    assert torch.equal(resumed.weights(), whole.weights())
+    buffers = zip(resumed.model.buffers(), whole.model.buffers(), strict=True)
+    assert all(torch.equal(a, b) for a, b in buffers)
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    checkpoint = tmp_path / "run.ckpt"
+    Setup().fit(epochs=1, checkpoint=checkpoint, checkpoint_seconds=0.0)
+    other = Setup()
+    other.model = MLP((12, 5, 2))
+    with pytest.raises(RuntimeError, match=r"run\.ckpt can't be used .* delete it"):
+        other.fit(checkpoint=checkpoint)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    with pytest.raises(RuntimeError, match=r"run\.ckpt can't be used .* delete it"):
+        Setup().fit(checkpoint=checkpoint)
+
+
+def test_a_diverged_run_stops_and_says_so():
+    setup = Setup(scheduler=None)
+    result = setup.fit(epochs=5, loss=lambda output, labels: output.sum() * math.nan)
+    assert result.diverged
+    assert {r.epoch for r in result.history} == {0, 1}
+
+
+def test_the_plateau_rule_halves_the_learning_rate():
+    setup = Setup()
+    # the validation metric never gets better, patience 0: smaller after every epoch but the first
+    result = setup.fit(epochs=4, metric=lambda output, labels: torch.tensor(0.5))
+    rates = column(result, "train", "lr")
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.001])
+
+
+def test_evaluation_leaves_the_model_as_it_was():
+    model = Setup().model
+    model.train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    inputs, labels = problem()
+    (found,) = evaluate(model, (inputs, labels), accuracy, batch_size=7)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    model.eval()
+    assert found == pytest.approx((model(inputs).argmax(1) == labels).float().mean().item())
+    evaluate(model, (inputs, labels), accuracy)
+    assert not model.training
