@@ -7,16 +7,31 @@ JMLR 23(192), 2022. Section, equation and algorithm numbers in the docstrings ar
 from bregman.initialization import sparse_init_
 from bregman.models import param_groups
 from bregman.optim import AdaBreg, LinBreg, ProxGD
-from bregman.regularizers import L1, GroupL12, Regularizer, Zero
+from bregman.regularizers import (
+    L1,
+    ElasticNet,
+    GroupL12,
+    NonNegative,
+    NonNegativeL1,
+    Nuclear,
+    Regularizer,
+    SparseGroup,
+    Zero,
+)
 from bregman.sparsity import sparsity_summary
 
 __all__ = [
     "L1",
     "AdaBreg",
+    "ElasticNet",
     "GroupL12",
     "LinBreg",
+    "NonNegative",
+    "NonNegativeL1",
+    "Nuclear",
     "ProxGD",
     "Regularizer",
+    "SparseGroup",
     "Zero",
     "param_groups",
     "sparse_init_",

@@ -7,7 +7,7 @@ optimizer's group a new one (``dataclasses.replace``).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -54,9 +54,17 @@ class Regularizer(ABC):
         """Raise ValueError when J is not defined on tensors of this shape."""
 
 
-def _check_lam(lam: float) -> None:
-    if not (0 <= lam < math.inf):
-        raise ValueError(f"lam must be non-negative and finite, got {lam}")
+def _check_weight(weight: float, name: str = "lam") -> None:
+    if not (0 <= weight < math.inf):
+        raise ValueError(f"{name} must be non-negative and finite, got {weight}")
+
+
+def _check_domain(x: Tensor, name: str) -> None:
+    if bool((x < 0).any()):
+        raise ValueError(
+            f"{name} has no subgradient where x is negative: x must be non-negative, "
+            f"got a minimum of {float(x.min())}"
+        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class L1(Regularizer):
     lam: float
 
     def __post_init__(self) -> None:
-        _check_lam(self.lam)
+        _check_weight(self.lam)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.lam * torch.linalg.vector_norm(x, ord=1)
@@ -127,7 +135,7 @@ class GroupL12(Regularizer):
     dim: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _check_lam(self.lam)
+        _check_weight(self.lam)
         dim = tuple(self.dim) if isinstance(self.dim, Iterable) else (self.dim,)
         if not dim or len(set(dim)) < len(dim):
             raise ValueError(f"dim must name one or more different dimensions, got {self.dim}")
@@ -171,3 +179,190 @@ class GroupL12(Regularizer):
     def _nonzero(norms: Tensor) -> Tensor:
         # 0/tiny = 0 settles zero groups without a branch
         return norms.clamp(min=torch.finfo(norms.dtype).tiny)
+
+
+@dataclass(frozen=True)
+class SparseGroup(Regularizer):
+    """J(x) = lam_l1 ||x||_1 + lam_group sum_g sqrt(n_g) ||x_g||_2: few groups, sparse themselves.
+
+    J is L1(lam_l1) + GroupL12(lam_group, dim). The prox of this sum is exactly the composition of
+    the two: soft thresholding first, then the group shrinkage.
+
+    Args:
+        lam_l1: the weight >= 0 of the single entries.
+        lam_group: the weight >= 0 of the groups, which sqrt(n_g) multiplies.
+        dim: the dimension or dimensions that make up one group, as in GroupL12.
+
+    Raises:
+        ValueError: a weight is negative, infinite or NaN; dim is empty or names a dimension twice.
+    """
+
+    lam_l1: float
+    lam_group: float
+    dim: int | tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_weight(self.lam_l1, "lam_l1")
+        _check_weight(self.lam_group, "lam_group")
+        object.__setattr__(self, "dim", self._group.dim)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._l1(x) + self._group(x)
+
+    def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
+        return self._group.prox(self._l1.prox(x, step), step, out=out)
+
+    def subgrad(self, x: Tensor) -> Tensor:
+        return self._l1.subgrad(x) + self._group.subgrad(x)
+
+    def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
+        # a zero group: dJ is the cube lam_l1 [-1, 1]^n plus the ball of radius lam_group sqrt(n)
+        group, beyond_cube = self._group, self._l1.prox(p)
+        at_zero = (group._norms(beyond_cube) - group._threshold(x)).relu()
+        elsewhere = group._norms(torch.where(x == 0, beyond_cube, p - self.subgrad(x)))
+        return torch.linalg.vector_norm(torch.where(group._norms(x) == 0, at_zero, elsewhere))
+
+    def check_shape(self, shape: torch.Size) -> None:
+        self._group.check_shape(shape)
+
+    @property
+    def _l1(self) -> L1:
+        return L1(self.lam_l1)
+
+    @property
+    def _group(self) -> GroupL12:
+        return GroupL12(self.lam_group, self.dim)
+
+
+@dataclass(frozen=True)
+class ElasticNet(Regularizer):
+    """J(x) = lam ||x||_1 + mu/2 ||x||^2; with mu = 1/delta it is J_delta of the l1 norm, eq. (2.6).
+
+    Args:
+        lam: the weight >= 0 of the l1 norm.
+        mu: the weight >= 0 of the squared Euclidean norm.
+
+    Raises:
+        ValueError: a weight is negative, infinite or NaN.
+    """
+
+    lam: float
+    mu: float
+
+    def __post_init__(self) -> None:
+        _check_weight(self.lam)
+        _check_weight(self.mu, "mu")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return L1(self.lam)(x) + self.mu / 2 * x.square().sum()
+
+    def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
+        return L1(self.lam).prox(x, step, out=out).div_(1 + step * self.mu)
+
+    def subgrad(self, x: Tensor) -> Tensor:
+        return L1(self.lam).subgrad(x).add_(x, alpha=self.mu)
+
+    def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
+        return L1(self.lam).subdiff_distance(p - self.mu * x, x)
+
+
+@dataclass(frozen=True)
+class NonNegativeL1(Regularizer):
+    """J(x) = lam sum_i x_i where x >= 0, infinite elsewhere. prox is the one-sided shrinkage.
+
+    Where an entry is negative dJ(x) is empty: ``subgrad`` raises, ``subdiff_distance`` is infinite.
+    So start an optimizer from non-negative parameters; every later step keeps them so.
+
+    Args:
+        lam: the weight lambda >= 0.
+
+    Raises:
+        ValueError: lam is negative, infinite or NaN; in ``subgrad``: an entry of x is negative.
+    """
+
+    lam: float
+
+    def __post_init__(self) -> None:
+        _check_weight(self.lam)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where((x < 0).any(), math.inf, self.lam * x.sum())
+
+    def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
+        return torch.sub(x, step * self.lam, out=out).relu_()
+
+    def subgrad(self, x: Tensor) -> Tensor:
+        _check_domain(x, type(self).__name__)
+        return self.lam * x.sign()
+
+    def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
+        # dJ is {lam} where x > 0 and the half line below lam where x = 0
+        gap = torch.where(x == 0, (p - self.lam).relu(), (p - self.lam).abs())
+        return torch.linalg.vector_norm(gap.masked_fill(x < 0, math.inf))
+
+
+@dataclass(frozen=True)
+class NonNegative(NonNegativeL1):
+    """J(x) = 0 where x >= 0, infinite elsewhere, as in Example 1: NonNegativeL1 with lam = 0.
+
+    prox is the projection max(x, 0), whatever the step.
+    """
+
+    lam: float = field(default=0.0, init=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Nuclear(Regularizer):
+    """J(X) = lam times the sum of the singular values of X: low-rank weight matrices.
+
+    A tensor of more than two dimensions is the matrix of shape (first dimension, all others): a
+    conv weight has one row per filter. prox is soft thresholding of the singular values, so the
+    rank, not the entries, becomes small. A singular value counts as zero when it is below
+    max(rows, columns) * eps * (the largest), as in ``torch.linalg.matrix_rank``.
+
+    Args:
+        lam: the weight lambda >= 0.
+
+    Raises:
+        ValueError: lam is negative, infinite or NaN.
+    """
+
+    lam: float
+
+    def __post_init__(self) -> None:
+        _check_weight(self.lam)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.lam * torch.linalg.svdvals(x.flatten(1)).sum()
+
+    def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
+        u, s, vh = torch.linalg.svd(x.flatten(1), full_matrices=False)
+        result = (u * F.softshrink(s, step * self.lam) @ vh).view(x.shape)
+        return result if out is None else out.copy_(result)
+
+    def subgrad(self, x: Tensor) -> Tensor:
+        u, vh = self._row_and_column_space(x)
+        return (self.lam * u @ vh).view(x.shape)
+
+    def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
+        # dJ(X) = lam (U V^T + W) with W orthogonal to both spaces and of spectral norm <= 1
+        u, vh = self._row_and_column_space(x)
+        gap = p.flatten(1) - self.lam * u @ vh
+        free = gap - u @ (u.mT @ gap)
+        free = free - (free @ vh.mT) @ vh
+        excess = (torch.linalg.svdvals(free) - self.lam).relu()
+        return torch.linalg.vector_norm(gap - free).hypot(torch.linalg.vector_norm(excess))
+
+    def check_shape(self, shape: torch.Size) -> None:
+        if len(shape) < 2:
+            raise ValueError(
+                f"Nuclear needs parameters of at least two dimensions, got shape {tuple(shape)}"
+            )
+
+    @staticmethod
+    def _row_and_column_space(x: Tensor) -> tuple[Tensor, Tensor]:
+        # zero columns of u and rows of vh stand for the zero singular values: no dynamic shapes
+        u, s, vh = torch.linalg.svd(x.flatten(1), full_matrices=False)
+        tol = max(u.shape[0], vh.shape[1]) * torch.finfo(s.dtype).eps * s[0]
+        kept = s > tol
+        return u * kept, vh * kept.unsqueeze(1)

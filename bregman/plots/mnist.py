@@ -1,10 +1,5 @@
-"""One function per figure, from stored results only; fonts and colours as in ``paper.mplstyle``.
+"""Figures 2 and 3: the training curves on MNIST."""
 
-Colours are safe for the colour-blind; line styles tell families apart without them.
-"""
-
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib.pyplot as plt
@@ -14,12 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bregman.paths import figures_dir, replacing
-
-STYLE = str(resources.files("bregman") / "paper.mplstyle")
-
-BLACK, BLUE, GREEN, PINK = "#333333", "#0072B2", "#009E73", "#D81B60"
-VERMILION, ORANGE, PURPLE, GRAY = "#D55E00", "#E69F00", "#5D3A9B", "#999999"
+from bregman.plots.style import (
+    BLACK,
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PINK,
+    PURPLE,
+    STYLE,
+    VERMILION,
+)
 
 
 def mnist_comparison(history: pd.DataFrame) -> Figure:
@@ -30,8 +30,9 @@ def mnist_comparison(history: pd.DataFrame) -> Figure:
 
     Returns:
         Four panels; means over the seeds, shaded by one standard deviation (validation accuracy
-        without, as in the paper).
+        without, as in the paper). Only the runs with tau = 0.1.
     """
+    history = history[~history["run"].str.contains("τ")]
     runs = list(history["run"].unique())
     palette = dict(zip(runs, [BLACK, BLUE, GREEN, PINK, VERMILION, ORANGE, PURPLE], strict=True))
     dashes = {run: (1, 1) if run.startswith("ProxGD") else "" for run in runs}
@@ -89,21 +90,6 @@ def mnist_acceleration(history: pd.DataFrame) -> Figure:
         lines = [_line(palette[run], "-") for run in runs]
         fig.legend(lines, runs, loc="outside upper center", ncols=len(runs))
     return fig
-
-
-def save(fig: Figure, name: str, scale: str) -> Path:
-    """Write a figure as PNG and PDF to ``figures/<scale>/``.
-
-    Returns:
-        The path of the PNG.
-    """
-    for suffix in ("pdf", "png"):
-        path = figures_dir() / scale / f"{name}.{suffix}"
-        with replacing(path) as temporary, plt.style.context(STYLE):
-            # without a date the same results give the same file
-            metadata = {"CreationDate": None} if suffix == "pdf" else {}
-            fig.savefig(temporary, format=suffix, metadata=metadata)
-    return path
 
 
 def _curves(
