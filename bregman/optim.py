@@ -113,7 +113,7 @@ class BregmanOptimizer(RegularizedOptimizer):
         """
         for group in self.param_groups:
             for p in group["params"]:
-                if "subgrad" in self.state[p]:
+                if "subgrad" in self.state.get(p, {}):
                     self.state[p]["subgrad"].copy_(_initial_subgrad(p, group))
 
     def _subgrads(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
@@ -305,8 +305,9 @@ class ProxGD(RegularizedOptimizer):
 
 
 def _initial_subgrad(p: Tensor, group: dict[str, Any]) -> Tensor:
-    # Algorithm 1, first line: v in dJ(theta) + theta / delta
-    return group["reg"].subgrad(p).add_(p, alpha=1 / group["delta"])
+    # Algorithm 1, first line: v in dJ(theta) + theta / delta, with theta's very strides
+    v = torch.zeros_like(p, memory_format=torch.preserve_format)
+    return v.copy_(group["reg"].subgrad(p)).add_(p, alpha=1 / group["delta"])
 
 
 def _mirror_step(group: dict[str, Any], params: list[Tensor], subgrads: list[Tensor]) -> None:

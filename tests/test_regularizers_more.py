@@ -85,13 +85,16 @@ def test_prox_is_optimal(reg: Regularizer, step: float) -> None:
 
 @pytest.mark.parametrize("step", [0.3, 1.0, 2.5])
 def test_moreau_identity(reg: Regularizer, step: float) -> None:
-    # x = prox_{sJ}(x) + s prox_{J*/s}(x/s); J* is the indicator of dJ(0), its prox a projection
-    if isinstance(reg, ElasticNet):
-        pytest.skip("not positively homogeneous")
+    # x = prox_{sJ}(x) + s prox_{J*/s}(x/s); where J is homogeneous, J* is the indicator of dJ(0)
     x = sample(3)
     q = cp.Variable(SHAPE)
-    constraints = subdifferential(reg, q, torch.zeros_like(x))
-    cp.Problem(cp.Minimize(cp.sum_squares(step * q - x.numpy())), constraints).solve(**ACCURATE)
+    if isinstance(reg, ElasticNet):
+        beyond = cp.pos(cp.abs(q) - reg.lam)
+        conjugate, constraints = cp.sum_squares(beyond) / (2 * reg.mu), []
+    else:
+        conjugate, constraints = 0, subdifferential(reg, q, torch.zeros_like(x))
+    objective = cp.sum_squares(step * q - x.numpy()) / 2 + step * conjugate
+    cp.Problem(cp.Minimize(objective), constraints).solve(**ACCURATE)
     np.testing.assert_allclose(
         reg.prox(x, step).numpy(), x.numpy() - step * q.value, rtol=0, atol=1e-8
     )
