@@ -8,6 +8,8 @@ import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from bregman.plots.style import STYLE
+
 
 def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> None:
     """Show a figure, and below it controls that redraw it at once.
@@ -25,10 +27,12 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
         plt.close(figure)
         return figure
 
-    picture = display(drawn(), display_id=True)
+    with plt.style.context(STYLE):
+        picture = display(drawn(), display_id=True)
 
     def redraw(change: Any) -> None:
-        picture.update(drawn())
+        with plt.style.context(STYLE):
+            picture.update(drawn())
 
     for name, control in controls.items():
         control.description = control.description or name

@@ -64,11 +64,11 @@ def mnist_acceleration(history: pd.DataFrame) -> Figure:
         deviation.
     """
     runs = list(history["run"].unique())
-    palette = dict(zip(runs, [GRAY, PINK, GREEN, BLUE, ORANGE], strict=True))
+    palette = dict(zip(runs, [GRAY, PINK, GREEN, ORANGE, BLUE], strict=True))
     look = {"hue": "run", "palette": palette, "errorbar": "sd"}
     sparse = history.query("run != 'SGD' and split == 'weights' and metric == 'n_total'")
-    # the paper's axis breaks at 15; what lies above must not vanish from sight
-    upper = max(15, 100 * sparse["value"].max() + 2)
+    # as in the paper, but what lies between its two axes must not vanish from sight
+    upper = (98, 100.7) if sparse["value"].max() <= 0.15 else (15, 104)
     with plt.style.context(STYLE):
         fig = plt.figure(figsize=(7.2, 3.1))
         grid = fig.add_gridspec(2, 2, height_ratios=(1, 3))
@@ -77,7 +77,7 @@ def mnist_acceleration(history: pd.DataFrame) -> Figure:
         high = fig.add_subplot(grid[0, 1], sharex=low)
         _curves(left, history, "validation", "accuracy", (96, 98.5), **look)
         left.set(ylabel="Validation Accuracy [%]")
-        for ax, limits in ((high, (98, 100.7)), (low, (0, upper))):
+        for ax, limits in ((high, upper), (low, (0, 15))):
             _curves(ax, history, "weights", "n_total", limits, **look)
             ax.yaxis.tick_right()
             ax.yaxis.set_label_position("right")
