@@ -75,6 +75,18 @@ def execute(path: Path, output: Path, parameters: Mapping[str, Any]) -> None:
             raise NotebookError(
                 f"{path.name}, cell {error.exec_count}: {error.ename}: {error.evalue}; see {output}"
             ) from error
+        finally:
+            _forget_machine(output)
+
+
+def _forget_machine(output: Path) -> None:
+    import nbformat
+
+    # papermill notes absolute paths and timings: none of the reader's business
+    notebook = nbformat.read(output, as_version=4)
+    for part in (notebook, *notebook.cells):
+        part.metadata.pop("papermill", None)
+    nbformat.write(notebook, output)
 
 
 def output_path(path: Path, scale: str) -> Path:
