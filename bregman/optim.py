@@ -80,20 +80,24 @@ class RegularizedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        active = [
-            (group, [p for p in group["params"] if p.grad is not None])
-            for group in self.param_groups
-        ]
-        for _, params in active:
-            for p in params:
-                if p.grad.layout != torch.strided:
+        active = []
+        for group in self.param_groups:
+            params, grads = [], []
+            for p in group["params"]:
+                if (grad := p.grad) is None:
+                    continue
+                if grad.layout != torch.strided:
                     raise RuntimeError(
                         f"{type(self).__name__} needs dense gradients, got layout "
-                        f"{p.grad.layout} for a parameter of shape {tuple(p.shape)}"
+                        f"{grad.layout} for a parameter of shape {tuple(p.shape)}"
                     )
-        for group, params in active:
+                params.append(p)
+                grads.append(grad)
             if params:
-                self._update(group, params, [p.grad for p in params])
+                active.append((group, params, grads))
+        # every gradient was looked at before the first parameter changes
+        for group, params, grads in active:
+            self._update(group, params, grads)
         return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
@@ -116,17 +120,18 @@ class BregmanOptimizer(RegularizedOptimizer):
                 if "subgrad" in self.state.get(p, {}):
                     self.state[p]["subgrad"].copy_(_initial_subgrad(p, group))
 
-    def _subgrads(self, group: dict[str, Any], params: list[Tensor]) -> list[Tensor]:
-        for p in params:
-            if "subgrad" not in self.state[p]:
-                self.state[p]["subgrad"] = _initial_subgrad(p, group)
-        return [self.state[p]["subgrad"] for p in params]
-
-    def _zeros(self, key: str, params: list[Tensor]) -> list[Tensor]:
-        for p in params:
-            if key not in self.state[p]:
-                self.state[p][key] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        return [self.state[p][key] for p in params]
+    def _states(
+        self, group: dict[str, Any], params: list[Tensor], *zeros: str
+    ) -> list[dict[str, Tensor]]:
+        """The parameters' states; what is missing of v and of what starts at zero is added."""
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
+            if "subgrad" not in state:
+                state["subgrad"] = _initial_subgrad(p, group)
+            for key in zeros:
+                if key not in state:
+                    state[key] = torch.zeros_like(p, memory_format=torch.preserve_format)
+        return states
 
 
 class LinBreg(BregmanOptimizer):
@@ -154,6 +159,7 @@ class LinBreg(BregmanOptimizer):
         ValueError: an argument is out of range, or reg does not fit a parameter.
 
     Example:
+        >>> from bregman import L1, LinBreg
         >>> model = torch.nn.Linear(3, 2)
         >>> optimizer = LinBreg(model.parameters(), lr=0.1, reg=L1(1e-3), momentum=0.9)
     """
@@ -174,14 +180,12 @@ class LinBreg(BregmanOptimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, beta = group["lr"], group["momentum"]
-        subgrads = self._subgrads(group, params)
-        buffers: list[Tensor | None] = [None] * len(params)
-        if beta:
-            buffers[:] = self._zeros("momentum_buffer", params)
+        states = self._states(group, params, *(["momentum_buffer"] if beta else []))
+        subgrads = [state["subgrad"] for state in states]
         sgd(
             subgrads,
             grads,
-            buffers,
+            [state["momentum_buffer"] if beta else None for state in states],
             momentum=beta,
             # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
             dampening=1 - (1 - beta) * lr,
@@ -216,6 +220,7 @@ class AdaBreg(BregmanOptimizer):
         ValueError: an argument is out of range, or reg does not fit a parameter.
 
     Example:
+        >>> from bregman import L1, AdaBreg
         >>> model = torch.nn.Linear(3, 2)
         >>> optimizer = AdaBreg(model.parameters(), lr=1e-3, reg=L1(0.1))
     """
@@ -237,19 +242,20 @@ class AdaBreg(BregmanOptimizer):
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
-        subgrads = self._subgrads(group, params)
-        for p in params:
-            if "step" not in self.state[p]:
+        states = self._states(group, params, "exp_avg", "exp_avg_sq")
+        subgrads = [state["subgrad"] for state in states]
+        for p, state in zip(params, states, strict=True):
+            if "step" not in state:
                 # the fused kernels count on the parameter's device, the others on the host
                 device = p.device if group["fused"] else "cpu"
-                self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                state["step"] = torch.zeros((), dtype=torch.float32, device=device)
         adam(
             subgrads,
             grads,
-            self._zeros("exp_avg", params),
-            self._zeros("exp_avg_sq", params),
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
             [],
-            [self.state[p]["step"] for p in params],
+            [state["step"] for state in states],
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
