@@ -41,8 +41,10 @@ lab: setup
 bench: setup
 	$(BIN)/python benchmarks/run.py
 
+# the runs first, so that no progress bar ends up in a notebook
 notebooks: setup
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	$(BIN)/bregman run --scale smoke --no-notebooks
+	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 
 clean:
