@@ -42,6 +42,8 @@ def mlp_shapes() -> Shapes:
 
 
 CASES: dict[str, Callable[[], Shapes]] = {"ResNet-18": resnet18_shapes, "MLP": mlp_shapes}
+# so many steps a measurement: as in training, the small network stays in the cache between steps
+REPEAT = {"ResNet-18": 1, "MLP": 10}
 
 
 def make_parameters(shapes: Shapes, channels_last: bool = False) -> list[torch.nn.Parameter]:
@@ -87,13 +89,14 @@ def clock() -> float:
     return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def timed(work: Callable[[], object]) -> Callable[[], float]:
-    """A function that runs the work and returns the seconds that it took."""
+def timed(work: Callable[[], object], repeat: int = 1) -> Callable[[], float]:
+    """A function that repeats the work and returns the seconds that one repetition took."""
 
     def run() -> float:
         start = clock()
-        work()
-        return clock() - start
+        for _ in range(repeat):
+            work()
+        return (clock() - start) / repeat
 
     return run
 

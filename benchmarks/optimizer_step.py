@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from common import CASES, Row, Shapes, interleaved, make_parameters, ratio_rows, timed
+from common import CASES, REPEAT, Row, Shapes, interleaved, make_parameters, ratio_rows, timed
 from torch.optim import SGD, Adam, Optimizer
 
 from bregman.optim import AdaBreg, LinBreg
@@ -90,6 +90,6 @@ def measure(case: str, threads: int, rounds: int) -> list[Row]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     made = {name: make() for name, make in optimizers(CASES[case]()).items()}
-    seconds = interleaved({name: timed(o.step) for name, o in made.items()}, rounds)
+    seconds = interleaved({name: timed(o.step, REPEAT[case]) for name, o in made.items()}, rounds)
     comparisons = [row for row in COMPARISONS if row[0] in seconds]
     return ratio_rows("optimizer step", case, threads, seconds, comparisons)

@@ -7,7 +7,7 @@ import json
 import sys
 
 import torch
-from common import CASES, Row, interleaved, make_parameters, ratio_rows, timed
+from common import CASES, REPEAT, Row, interleaved, make_parameters, ratio_rows, timed
 from torch.optim import SGD, Adam
 
 import bregman
@@ -27,7 +27,7 @@ def measure(case: str, threads: int, rounds: int) -> list[Row]:
     for kind, name in NAMES.items():
         optimizer = getattr(bregman, kind)
         made[name] = optimizer(make_parameters(shapes), lr=1e-6, reg=bregman.L1(1e-3))
-    seconds = interleaved({name: timed(o.step) for name, o in made.items()}, rounds)
+    seconds = interleaved({name: timed(o.step, REPEAT[case]) for name, o in made.items()}, rounds)
     comparisons = [(NAMES["LinBreg"], "SGD fused", ""), (NAMES["AdaBreg"], "Adam fused", "")]
     rows = ratio_rows("optimizer step", case, threads, seconds, comparisons)
     return [row for row in rows if row.name in NAMES.values()]

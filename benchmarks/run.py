@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 PEER = HERE / ".peer"
 # without its dependency on torch, so that both packages run on the same torch
 PEER_PACKAGES = ["bregman-learning", "igraph", "texttable"]
-ROUNDS = {"ResNet-18": 50, "MLP": 500}
+ROUNDS = {"ResNet-18": 50, "MLP": 100}
 
 
 def install_peer() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
+from tqdm.notebook import tqdm_notebook as NotebookBar
 from tqdm.std import tqdm as StandardBar
 
 from bregman.paths import replacing, results_dir
@@ -277,7 +278,7 @@ class _LogLines(StandardBar):
 
 def _progress(name: str, epochs: int) -> Any:
     look = {"desc": name, "total": epochs, "unit": "epoch", "smoothing": 0.05, "leave": False}
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    if sys.stderr.isatty() or issubclass(tqdm, NotebookBar):
         return tqdm(**look)
     bar_format = "  {desc}: {n_fmt}/{total_fmt} epochs, {elapsed} so far, {remaining} left"
     return _LogLines(**look, mininterval=30, bar_format=bar_format)
