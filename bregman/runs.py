@@ -7,12 +7,16 @@ import hashlib
 import json
 import platform
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from bregman.paths import ROOT, replacing
 from bregman.training import Record, Training
@@ -29,10 +33,17 @@ class RunStoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run produces: its training, and the numbers of the finished model."""
+    """What one run produces.
+
+    Attributes:
+        training: history and time; what its snapshots hold is stored with ``arrays``.
+        result: the numbers of the finished model.
+        arrays: what figures need of it beyond numbers, such as images or weights, by name.
+    """
 
     training: Training
     result: dict[str, float | None]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,14 @@ class RunStore:
                 history=outcome.training.history,
                 environment=environment(device),
             )
+            if arrays := {**outcome.training.snapshots, **outcome.arrays}:
+                with (
+                    replacing(self._arrays_path(config)) as temporary,
+                    temporary.open("wb") as file,
+                ):
+                    numpy = {name: tensor.numpy(force=True) for name, tensor in arrays.items()}
+                    np.savez_compressed(file, allow_pickle=False, **numpy)
+            # last: a run counts as made from here on
             stored = {"format": FORMAT, **vars(run), "history": _columns(run.history)}
             with replacing(path) as temporary:
                 temporary.write_text(json.dumps(stored) + "\n")
@@ -138,15 +157,42 @@ class RunStore:
         checkpoint.unlink(missing_ok=True)
         return run
 
+    def arrays(self, config: Any) -> dict[str, np.ndarray]:
+        """The arrays of a stored run, by name; empty when it kept none.
+
+        Raises:
+            RunStoreError: their file is damaged.
+        """
+        path = self._arrays_path(config)
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return dict(stored)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunStoreError(
+                f"{path} is damaged ({type(error).__name__}: {error}); delete it and the "
+                ".json beside it to make the run anew"
+            ) from error
+
     def path(self, config: Any) -> Path:
         """The file of a config's run."""
         return self.folder / f"{run_name(config)}.json"
 
+    def _arrays_path(self, config: Any) -> Path:
+        return self.path(config).with_suffix(".npz")
+
 
 def run_name(config: Any) -> str:
-    """A readable, unique name for a config: some of its words, then a hash of all of it."""
+    """A readable, unique name for a config: some of its words, then a hash of all of it.
+
+    What stands at its default is left out of the hash, so a setting that is added later, with the
+    default that was in force before, does not rename the runs made without it.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(config)}
     fields = dataclasses.asdict(config)
-    text = json.dumps([type(config).__name__, fields], sort_keys=True)
+    set_apart = {name: value for name, value in fields.items() if value != defaults[name]}
+    text = json.dumps([type(config).__name__, set_apart], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     words = [str(fields[key]) for key in ("dataset", "optimizer") if key in fields]
     return "-".join([*words, f"seed{fields['seed']}", digest])

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from bregman.sparsity import sparsity_summary
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Samples = tuple[Tensor, Tensor]
+Transform = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Record(NamedTuple):
@@ -38,16 +39,25 @@ class Training:
         history: all records, in the order in which they were made.
         seconds: wall time of the epochs, without the pauses of an interrupted run.
         diverged: the loss became infinite or NaN, and the loop stopped there.
+        snapshots: what ``snapshot`` kept, by its own names.
     """
 
     history: list[Record] = field(default_factory=list)
     seconds: float = 0.0
     diverged: bool = False
+    snapshots: dict[str, Tensor] = field(default_factory=dict)
 
 
 def accuracy(output: Tensor, labels: Tensor) -> Tensor:
     """The share of samples whose largest output is their label, a 0-d tensor in [0, 1]."""
     return (output.argmax(1) == labels).float().mean()
+
+
+def weight_measures(model: nn.Module) -> dict[str, float]:
+    """The shares of non-zero weights and kernels and the l1 norm, as in ``sparsity_summary``."""
+    shares = sparsity_summary(model)
+    names = ("n_total", "n_linear", "n_conv", "l1_norm")
+    return {name: shares[name] for name in names if shares[name] is not None}
 
 
 def fit(
@@ -62,6 +72,12 @@ def fit(
     scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     loss: Metric = F.cross_entropy,
     metric: Metric = accuracy,
+    transform: Transform | None = None,
+    autocast: torch.dtype | None = None,
+    measure: Callable[[nn.Module], Mapping[str, float]] = weight_measures,
+    snapshot: Callable[[int, nn.Module], Mapping[str, Tensor]] = lambda epoch, model: {},
+    stateful: Mapping[str, Any] | None = None,
+    intervene: Callable[[int], None] = lambda epoch: None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     on_epoch: Callable[[int], None] = lambda epoch: None,
@@ -78,30 +94,52 @@ def fit(
         validation: likewise.
         epochs: in all, those before the checkpoint included.
         batch_size: samples per step.
-        generator: draws the order of the samples.
+        generator: draws the order of the samples, and what ``transform`` draws.
         scheduler: stepped after each epoch; a ReduceLROnPlateau sees the validation metric.
         loss: (output, target) to the mean over the batch, a 0-d tensor.
         metric: likewise; recorded under its function's name.
+        transform: changes each batch of training inputs, such as a random crop.
+        autocast: the dtype of torch.autocast for the forward passes, None for none.
+        measure: what to record of the "weights" after each epoch, by name.
+        snapshot: (epoch, model) to tensors to be kept, by name; called from epoch 0 on.
+        stateful: what else a checkpoint holds, by name: anything with ``state_dict`` and
+            ``load_state_dict``, such as what hooks of the optimizer keep.
+        intervene: called after each epoch, before its checkpoint, with the epoch's number; it may
+            change the model or the optimizer, such as prune weights.
         checkpoint: the file that keeps the state; the caller removes it when all is safe.
         checkpoint_seconds: the time between two checkpoints.
         on_epoch: called with the number of each finished epoch.
 
     Returns:
         The history: loss and metric on "train" (means over the epoch while it trains) and
-        "validation" (after it, in eval mode), the learning rate, and the sparsity of the "weights".
+        "validation" (after it, in eval mode), the learning rate, and what ``measure`` gives of the
+        "weights"; and the snapshots.
 
     Raises:
         RuntimeError: the checkpoint can't be read or belongs to another model.
     """
-    stateful: dict[str, Any] = {"model": model, "optimizer": optimizer}
+    state: dict[str, Any] = {"model": model, "optimizer": optimizer, **(stateful or {})}
     if scheduler is not None:
-        stateful["scheduler"] = scheduler
+        state["scheduler"] = scheduler
+
+    def observe(epoch: int) -> float:
+        # measured first and kept last: an epoch is recorded whole or not at all
+        mean_loss, mean_metric = evaluate(model, validation, loss, metric, autocast=autocast)
+        result.history += [
+            Record(epoch, "validation", "loss", mean_loss),
+            Record(epoch, "validation", metric.__name__, mean_metric),
+            *(Record(epoch, "weights", name, value) for name, value in measure(model).items()),
+        ]
+        kept = snapshot(epoch, model).items()
+        result.snapshots |= {name: tensor.detach().cpu().clone() for name, tensor in kept}
+        return mean_metric
+
     result = Training()
     done = 0
     if checkpoint is not None and checkpoint.exists():
-        done = _load(checkpoint, stateful, generator, result)
+        done = _load(checkpoint, state, generator, result)
     else:
-        result.history += _measure(0, model, validation, loss, metric)
+        observe(0)
     earlier = result.seconds
     started = saved = time.perf_counter()
 
@@ -110,38 +148,46 @@ def fit(
             break
         model.train()
         order = batches(*train, batch_size=batch_size, generator=generator)
-        mean_loss, mean_metric = _train_epoch(model, optimizer, order, loss, metric)
-        measured = _measure(epoch, model, validation, loss, metric)
+        if transform is not None:
+            order = ((transform(inputs, generator), targets) for inputs, targets in order)
+        mean_loss, mean_metric = _train_epoch(model, optimizer, order, loss, metric, autocast)
         result.history += [
             Record(epoch, "train", "loss", mean_loss),
             Record(epoch, "train", metric.__name__, mean_metric),
             Record(epoch, "train", "lr", float(optimizer.param_groups[0]["lr"])),
-            *measured,
         ]
+        validated = observe(epoch)
         if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(measured[1].value)
+            scheduler.step(validated)
         elif scheduler is not None:
             scheduler.step()
         result.diverged = not math.isfinite(mean_loss)
+        intervene(epoch)
         now = time.perf_counter()
         result.seconds = earlier + now - started
         if checkpoint is not None and now - saved >= checkpoint_seconds:
-            _save(checkpoint, stateful, generator, result, epoch)
+            _save(checkpoint, state, generator, result, epoch)
             saved = now
         on_epoch(epoch)
     return result
 
 
 def _train_epoch(
-    model: nn.Module, optimizer: Optimizer, order: Any, loss: Metric, metric: Metric
+    model: nn.Module,
+    optimizer: Optimizer,
+    order: Any,
+    loss: Metric,
+    metric: Metric,
+    autocast: torch.dtype | None,
 ) -> tuple[float, float]:
     samples = 0
     # summed on the device: one synchronization per epoch, not one per step
     totals: Tensor | None = None
     for inputs, targets in order:
         optimizer.zero_grad()
-        output = model(inputs)
-        batch_loss = loss(output, targets)
+        with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
+            output = model(inputs)
+            batch_loss = loss(output, targets)
         batch_loss.backward()
         optimizer.step()
         with torch.no_grad():
@@ -156,7 +202,11 @@ def _train_epoch(
 
 
 def evaluate(
-    model: nn.Module, samples: Samples, *metrics: Metric, batch_size: int = 1000
+    model: nn.Module,
+    samples: Samples,
+    *metrics: Metric,
+    batch_size: int = 1000,
+    autocast: torch.dtype | None = None,
 ) -> list[float]:
     """Measure a model in eval mode; its mode and its buffers stay as they were.
 
@@ -165,13 +215,15 @@ def evaluate(
         samples: (inputs, targets) on the model's device.
         metrics: each (output, target) to the mean over the batch, a 0-d tensor.
         batch_size: samples per forward pass.
+        autocast: the dtype of torch.autocast for the forward passes, None for none.
 
     Returns:
         One mean over all samples per metric.
     """
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    device = samples[0].device.type
+    with torch.inference_mode(), torch.autocast(device, autocast, enabled=autocast is not None):
         sums = sum(
             len(inputs) * torch.stack([metric(output, targets) for metric in metrics])
             for inputs, targets in batches(*samples, batch_size=batch_size)
@@ -179,22 +231,6 @@ def evaluate(
         )
     model.train(was_training)
     return (sums / len(samples[0])).tolist()  # type: ignore[union-attr]
-
-
-def _measure(
-    epoch: int, model: nn.Module, validation: Samples, loss: Metric, metric: Metric
-) -> list[Record]:
-    mean_loss, mean_metric = evaluate(model, validation, loss, metric)
-    shares = sparsity_summary(model)
-    return [
-        Record(epoch, "validation", "loss", mean_loss),
-        Record(epoch, "validation", metric.__name__, mean_metric),
-        *(
-            Record(epoch, "weights", name, shares[name])
-            for name in ("n_total", "n_linear", "n_conv", "l1_norm")
-            if shares[name] is not None
-        ),
-    ]
 
 
 def _save(
@@ -210,6 +246,7 @@ def _save(
         "history": [tuple(record) for record in result.history],
         "seconds": result.seconds,
         "diverged": result.diverged,
+        "snapshots": result.snapshots,
         "epoch": epoch,
     }
     with replacing(checkpoint) as temporary:
@@ -231,4 +268,5 @@ def _load(
     generator.set_state(state["generator"])
     result.history = [Record(*record) for record in state["history"]]
     result.seconds, result.diverged = state["seconds"], state["diverged"]
+    result.snapshots = state["snapshots"]
     return state["epoch"]

@@ -11,6 +11,7 @@ from functools import partial
 from importlib import resources
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -57,6 +58,9 @@ class Row:
         strategy: likewise.
         optimizer: likewise.
         settings: what sets the row apart, for the experiment's ``config``.
+        variant: which numbers of the run are meant: the results named "<variant>.<column>", such as
+            those after thresholding; "" for the plain ones.
+        scales: where the row is run.
     """
 
     label: str
@@ -64,6 +68,8 @@ class Row:
     strategy: str
     optimizer: str
     settings: dict[str, Any]
+    variant: str = ""
+    scales: tuple[str, ...] = SCALES
 
 
 @dataclass(frozen=True)
@@ -99,8 +105,9 @@ class Experiment:
             ValueError: an unknown scale.
         """
         meaning = self.scale(scale)
-        configs = [asdict(self.config(meaning, 0, **row.settings)) for row in self.rows]
-        table = pd.DataFrame(configs, index=pd.Index([row.label for row in self.rows], name="run"))
+        rows = self.rows_at(scale)
+        configs = [asdict(self.config(meaning, 0, **row.settings)) for row in rows]
+        table = pd.DataFrame(configs, index=pd.Index([row.label for row in rows], name="run"))
         return table.drop(columns="seed")
 
     def scale(self, name: str) -> Scale:
@@ -112,6 +119,27 @@ class Experiment:
         if name not in self.scales:
             raise ValueError(f"unknown scale {name!r}, allowed: {', '.join(self.scales)}")
         return self.scales[name]
+
+    def rows_at(self, scale: str) -> list[Row]:
+        """The rows that are run at a scale."""
+        return [row for row in self.rows if scale in row.scales]
+
+    def arrays(self, scale: str, label: str, seed: int = 0) -> dict[str, np.ndarray]:
+        """What the run of a row kept beside its numbers, such as images or weights, by name.
+
+        Raises:
+            KeyError: no row has this label at this scale, or its run was not made yet.
+            RunStoreError: the stored arrays can't be read.
+        """
+        meaning = self.scale(scale)
+        rows = {row.label: row for row in self.rows_at(scale)}
+        if label not in rows:
+            raise KeyError(f"no row {label!r} at scale {scale}, only {', '.join(rows)}")
+        config = self.config(meaning, seed, **rows[label].settings)
+        store = RunStore(results_dir() / scale / "runs")
+        if store.get(config) is None:
+            raise KeyError(f"the run {label!r} with seed {seed} was not made yet at scale {scale}")
+        return store.arrays(config)
 
     def run(
         self, scale: str, seed: int = 0, device: str = "cpu", jobs: int | None = None
@@ -143,7 +171,7 @@ class Experiment:
         planned = [
             (row, seed + i, self.config(meaning, seed + i, **row.settings))
             for i in range(meaning.seeds)
-            for row in self.rows
+            for row in self.rows_at(scale)
         ]
         _make_missing(self, store, [config for *_, config in planned], device, jobs)
         results = Results(
@@ -162,13 +190,19 @@ class Experiment:
 
     def _summary(self, row: Row, seed: int, config: Any, store: RunStore) -> dict[str, Any]:
         run = _stored(store, config)
+        prefix = f"{row.variant}." if row.variant else ""
+        result = {
+            name.removeprefix(prefix): value
+            for name, value in run.result.items()
+            if name.startswith(prefix) and "." not in name.removeprefix(prefix)
+        }
         return {
             "artifact": row.artifact,
             "dataset": self.dataset,
             "model": self.model,
             "strategy": row.strategy,
             "optimizer": row.optimizer,
-            **{column: run.result.get(column) for column in _MEASURED},
+            **{column: result.pop(column, None) for column in _MEASURED},
             "label": row.label,
             "lam": run.config["lam"],
             "seed": seed,
@@ -176,6 +210,7 @@ class Experiment:
             "status": run.status,
             "seconds": run.seconds,
             "device": run.environment["device"],
+            **result,
         }
 
 
@@ -255,7 +290,8 @@ def _history(label: str, seed: int, run: Run) -> pd.DataFrame:
 def _make_missing(
     experiment: Experiment, store: RunStore, configs: Iterable[Any], device: str, jobs: int
 ) -> None:
-    missing = [config for config in configs if store.get(config) is None]
+    # rows may share a run
+    missing = list(dict.fromkeys(config for config in configs if store.get(config) is None))
     if not missing:
         return
     with _progress(experiment.name, sum(config.epochs for config in missing)) as bar:
