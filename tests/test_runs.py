@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bregman import runs
 from bregman.experiments import get
@@ -168,3 +169,29 @@ def test_kill_minus_9_leaves_no_trace(tmp_path, epochs_before):
     assert sorted(resumed.history) == sorted(whole.history)
     assert resumed.result == whole.result
     assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_arrays_are_kept_beside_the_numbers(tmp_path):
+    training = Training(list(HISTORY), 1.25, snapshots={"weights 0": torch.eye(3)})
+    kept = Outcome(training, {}, {"image": torch.arange(4, dtype=torch.uint8)})
+    store = RunStore(tmp_path)
+    store.make(Config(), Counted(kept))
+    arrays = RunStore(tmp_path).arrays(Config())
+    assert {name: (array.dtype.name, array.tolist()) for name, array in arrays.items()} == {
+        "weights 0": ("float32", [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+        "image": ("uint8", [0, 1, 2, 3]),
+    }
+    store.make(Config(seed=1), Counted())
+    assert store.arrays(Config(seed=1)) == {}
+    next(tmp_path.glob("*.npz")).write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(RunStoreError, match=r"npz is damaged .*delete it and the \.json beside it"):
+        store.arrays(Config())
+
+
+def test_a_field_added_with_its_old_value_as_default_renames_no_run():
+    longer = dataclasses.make_dataclass(
+        "Config", [*((f.name, f.type, f.default) for f in dataclasses.fields(Config)),
+                   ("width", int, 64)], frozen=True,
+    )  # fmt: skip
+    assert runs.run_name(longer()) == runs.run_name(Config())
+    assert runs.run_name(longer(width=16)) != runs.run_name(Config())

@@ -160,3 +160,80 @@ def test_evaluation_leaves_the_model_as_it_was():
     assert found == pytest.approx((model(inputs).argmax(1) == labels).float().mean().item())
     evaluate(model, (inputs, labels), accuracy)
     assert not model.training
+
+
+def test_a_transform_sees_every_batch_and_draws_from_the_generator():
+    def noisy(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    ours, plain = Setup(scheduler=None), Setup(scheduler=None)
+    ours.fit(epochs=2, transform=noisy)
+    inputs, labels = problem()
+    for _ in range(2):
+        for chosen in torch.randperm(200, generator=plain.generator).split(32):
+            plain.optimizer.zero_grad()
+            batch = noisy(inputs[chosen], plain.generator)
+            F.cross_entropy(plain.model(batch), labels[chosen]).backward()
+            plain.optimizer.step()
+    assert torch.equal(ours.weights(), plain.weights())
+
+
+def test_autocast_reaches_training_and_validation():
+    seen = []
+
+    def loss(output, labels):
+        seen.append(output.dtype)
+        return F.cross_entropy(output.float(), labels)
+
+    setup = Setup()
+    setup.model = MLP((12, 16, 2))
+    setup.optimizer = LinBreg(setup.model.parameters())
+    setup.fit(epochs=1, loss=loss, scheduler=None, autocast=torch.bfloat16)
+    assert set(seen) == {torch.bfloat16}
+    assert setup.weights().dtype == torch.float32
+
+
+class Pruner:
+    """Zeroes one more input at each epoch; what it did so far is its state."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.done = 0
+
+    def __call__(self, epoch):
+        self.done += 1
+        with torch.no_grad():
+            self.setup.model[0][1].weight[:, : self.done] = 0
+        self.setup.optimizer.resync()
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state):
+        self.done = state["done"]
+
+
+def test_interventions_further_state_and_snapshots_survive_an_interruption(tmp_path):
+    def run(setup, epochs, checkpoint=None):
+        pruner = Pruner(setup)
+        return setup.fit(
+            epochs=epochs,
+            intervene=pruner,
+            stateful={"pruner": pruner},
+            snapshot=lambda epoch, model: {f"{epoch}": model[0][1].weight} if epoch % 2 else {},
+            measure=lambda model: {"inputs": float(model[0][1].weight.any(0).sum())},
+            checkpoint=checkpoint,
+            checkpoint_seconds=0.0,
+        )
+
+    whole = Setup()
+    expected = run(whole, 6)
+    run(Setup(), 3, tmp_path / "run.ckpt")
+    resumed = Setup(seed=99)
+    result = run(resumed, 6, tmp_path / "run.ckpt")
+    assert result.history == expected.history
+    assert torch.equal(resumed.weights(), whole.weights())
+    assert list(result.snapshots) == ["1", "3", "5"]
+    for name, kept in expected.snapshots.items():
+        assert torch.equal(result.snapshots[name], kept)
+    assert not torch.equal(expected.snapshots["1"], expected.snapshots["5"]), "kept as they were"
