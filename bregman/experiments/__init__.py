@@ -1,10 +1,23 @@
 """The experiments of section 4: one file each, with its runs at each scale in one table."""
 
-from bregman.experiments import mnist_acceleration, mnist_comparison
+from bregman.experiments import (
+    architecture_search,
+    denoising_autoencoder,
+    fashion_mnist_cnn,
+    mnist_acceleration,
+    mnist_comparison,
+)
 from bregman.experiments.experiment import SCALES, Experiment, Results, Row, Scale, paper_reference
 
 EXPERIMENTS = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (mnist_comparison, mnist_acceleration)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        mnist_comparison,
+        mnist_acceleration,
+        fashion_mnist_cnn,
+        denoising_autoencoder,
+        architecture_search,
+    )
 }
 
 __all__ = [

@@ -61,6 +61,7 @@ class Row:
         variant: which numbers of the run are meant: the results named "<variant>.<column>", such as
             those after thresholding; "" for the plain ones.
         scales: where the row is run.
+        seeds: how many seeds of the scale at most, all if None.
     """
 
     label: str
@@ -70,6 +71,7 @@ class Row:
     settings: dict[str, Any]
     variant: str = ""
     scales: tuple[str, ...] = SCALES
+    seeds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,7 @@ class Experiment:
             (row, seed + i, self.config(meaning, seed + i, **row.settings))
             for i in range(meaning.seeds)
             for row in self.rows_at(scale)
+            if row.seeds is None or i < row.seeds
         ]
         _make_missing(self, store, [config for *_, config in planned], device, jobs)
         results = Results(
