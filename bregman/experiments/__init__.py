@@ -2,6 +2,7 @@
 
 from bregman.experiments import (
     architecture_search,
+    cifar10_resnet,
     denoising_autoencoder,
     fashion_mnist_cnn,
     mnist_acceleration,
@@ -15,6 +16,7 @@ EXPERIMENTS = {
         mnist_comparison,
         mnist_acceleration,
         fashion_mnist_cnn,
+        cifar10_resnet,
         denoising_autoencoder,
         architecture_search,
     )

@@ -44,9 +44,9 @@ class ResNetScale(Scale):
 
 SCALES = {
     "smoke": ResNetScale(
-        epochs=4, mini=True, train_size=500, width=8, batch_size=16, autocast=None
+        epochs=3, mini=True, train_size=320, width=8, batch_size=16, autocast=None
     ),
-    "quick": ResNetScale(epochs=7, train_size=8_000, width=16, batch_size=32),
+    "quick": ResNetScale(epochs=6, train_size=8_000, width=16, batch_size=32),
     "paper": ResNetScale(epochs=100, compile="reduce-overhead"),
 }
 
@@ -175,8 +175,11 @@ def train(
 ) -> Outcome:
     """Make one run; the split and the initial weights are the same on every device."""
     # convolutions on a GPU repeat bit for bit only when they are told to
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
+    try:
         return _train(config, torch.device(device), checkpoint, on_epoch)
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def _train(
@@ -187,10 +190,10 @@ def _train(
     parts = _parts(data, config.train_size, device, drawn)
     model = ResNet18(config.width)
     with warnings.catch_warnings():
-        # a narrow shortcut that draws no weight at all will grow some
+        # a narrow shortcut that draws no weight at all can still grow some
         warnings.filterwarnings("ignore", "sparse_init_: layer 'layer._0.downsample_0'")
         sparse_init_(model, config.density, gain=config.gain, generator=drawn)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last).to(device)
     if config.compile is not None and device.type == "cuda":
         _compile_steps(model, config.compile, config.batch_size)
     optimizer = make_optimizer(config, model)
@@ -215,13 +218,12 @@ def _train(
 
     def result(prefix: str = "") -> dict[str, float | None]:
         weights = sparsity_summary(model)
-        return {
-            **{f"{prefix}{name}_pct": 100 * weights[name]
-               for name in ("n_total", "n_linear", "n_conv")},
-            **{f"{prefix}{name}_acc_pct": 100 * evaluate(model, samples, accuracy, autocast=autocast)[0]
-               for name, samples in parts.items()},
-            f"{prefix}l1_norm": weights["l1_norm"],
-        }  # fmt: skip
+        values = {f"{name}_pct": 100 * weights[name] for name in ("n_total", "n_linear", "n_conv")}
+        for name, samples in parts.items():
+            (share,) = evaluate(model, samples, accuracy, autocast=autocast)
+            values[f"{name}_acc_pct"] = 100 * share
+        values["l1_norm"] = weights["l1_norm"]
+        return {f"{prefix}{name}": value for name, value in values.items()}
 
     def score(model: nn.Module) -> float:
         # as many training images as there are to be scored
@@ -270,7 +272,7 @@ def _compile_steps(model: nn.Module, mode: str, batch_size: int) -> None:
         training = model.training and torch.is_grad_enabled()
         return (compiled if training and len(images) == batch_size else plain)(images)
 
-    model.forward = forward  # type: ignore[method-assign]
+    model.forward = forward
 
 
 ADAM = {"optimizer": "Adam", "lr": 1e-3}

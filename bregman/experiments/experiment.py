@@ -248,17 +248,18 @@ class Results:
         Returns:
             One row per number that the paper gives: ours, std, paper, and the difference.
         """
-        keys = ["artifact", "label", "optimizer"]
+        row = ["artifact", "strategy", "optimizer"]
+        keys = [*row, "label"]
         ours = self.summary.melt(keys, _MEASURED, "measure", "value")
         ours = ours.groupby([*keys, "measure"], sort=False)["value"].agg(["mean", "std"])
-        paper = paper_reference().melt(["artifact", "optimizer"], _MEASURED, "measure", "paper")
-        table = ours.reset_index().merge(paper.dropna(), on=["artifact", "optimizer", "measure"])
+        paper = paper_reference().melt(row, _MEASURED, "measure", "paper")
+        table = ours.reset_index().merge(paper.dropna(), on=[*row, "measure"])
         table["difference"] = table["mean"] - table["paper"]
         # what belongs to one run stands together, in the order of the experiment
         order = {label: i for i, label in enumerate(self.summary["label"].unique())}
         table = table.sort_values("label", key=lambda label: label.map(order), kind="stable")
         table = table.rename(columns={"label": "run", "mean": "ours"})
-        return table.set_index(["artifact", "run", "measure"]).drop(columns="optimizer")
+        return table.set_index(["artifact", "run", "measure"]).drop(columns=row[1:])
 
 
 def paper_reference() -> pd.DataFrame:

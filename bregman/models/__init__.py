@@ -7,4 +7,13 @@ from bregman.models.mlp import MLP
 from bregman.models.resnet import ResNet18
 from bregman.models.skip import SkipMLP
 
-__all__ = ["CONV", "MLP", "Autoencoder", "ConvNet", "ResNet18", "SkipMLP", "param_groups", "weight_layers"]
+__all__ = [
+    "CONV",
+    "MLP",
+    "Autoencoder",
+    "ConvNet",
+    "ResNet18",
+    "SkipMLP",
+    "param_groups",
+    "weight_layers",
+]

@@ -7,6 +7,18 @@ from bregman.plots.architecture_search import (
     architecture_quality,
     architecture_skips,
 )
+from bregman.plots.cifar10_resnet import resnet_layers, resnet_paths
+from bregman.plots.denoising_autoencoder import (
+    bottleneck_features,
+    bottleneck_width,
+    denoised_digits,
+    denoising_training,
+    hourglass,
+    hourglass_frame,
+    hourglass_over_seeds,
+    quality_over_noise,
+    save_hourglass_animation,
+)
 from bregman.plots.explore import explore
 from bregman.plots.mnist import mnist_acceleration, mnist_comparison
 from bregman.plots.style import save
@@ -17,8 +29,19 @@ __all__ = [
     "architecture_networks",
     "architecture_quality",
     "architecture_skips",
+    "bottleneck_features",
+    "bottleneck_width",
+    "denoised_digits",
+    "denoising_training",
     "explore",
+    "hourglass",
+    "hourglass_frame",
+    "hourglass_over_seeds",
     "mnist_acceleration",
     "mnist_comparison",
+    "quality_over_noise",
+    "resnet_layers",
+    "resnet_paths",
     "save",
+    "save_hourglass_animation",
 ]

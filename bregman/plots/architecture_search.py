@@ -34,7 +34,7 @@ def architecture_networks(history: pd.DataFrame, runs: Sequence[str]) -> Figure:
     """
     with plt.style.context(STYLE):
         rows = math.ceil(len(runs) / 2)
-        fig, axes = plt.subplots(rows, 2, figsize=(7.2, 2.5 * rows), squeeze=False)
+        fig, axes = plt.subplots(rows, 2, figsize=(7.2, 2.3 * rows), sharey=True, squeeze=False)
         for ax, run in zip(axes.flat, runs, strict=False):
             neurons, skips = _network(history, run, history["epoch"].max())
             _draw_network(ax, neurons, skips)
@@ -57,14 +57,7 @@ def architecture_growth(history: pd.DataFrame, run: str, epochs: Sequence[int]) 
         The panels in one line, on one scale.
     """
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            1,
-            len(epochs),
-            figsize=(2.4 * len(epochs), 2.6),
-            sharex=True,
-            sharey=True,
-            squeeze=False,
-        )
+        fig, axes = plt.subplots(1, len(epochs), figsize=(7.2, 2.2), sharey=True, squeeze=False)
         for ax, epoch in zip(axes.flat, epochs, strict=True):
             _draw_network(ax, *_network(history, run, epoch))
             ax.set(title=f"Epoch {epoch}")
@@ -99,8 +92,9 @@ def architecture_skips(history: pd.DataFrame, runs: Sequence[str]) -> Figure:
             for metric, color in zip(named, PALETTE, strict=False):
                 ax.plot(curves.index, curves[metric], color=color, label=_arrow(metric))
             if len(named):
-                ax.legend(loc="upper left")
+                ax.legend(loc="best", ncols=2)
             ax.set(title=run, xlabel="Epoch", ylabel="Skip weight")
+            ax.xaxis.get_major_locator().set_params(integer=True)
         for ax in axes.flat[len(runs) :]:
             ax.remove()
     return fig
@@ -131,6 +125,7 @@ def architecture_quality(history: pd.DataFrame) -> Figure:
                     color = BLACK
                 ax.plot(mean.index, mean, color=color, ls="--" if forbidden else "-", label=run)
             ax.set(xlabel="Epoch", ylabel=label)
+            ax.xaxis.get_major_locator().set_params(integer=True)
             ax.legend()
     return fig
 
@@ -145,7 +140,7 @@ def architecture_images(images: Mapping[str, np.ndarray]) -> Figure:
         One row of N images per name.
     """
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(len(images), 1, figsize=(7.2, 0.86 * len(images)), squeeze=False)
+        fig, axes = plt.subplots(len(images), 1, figsize=(7.2, 0.66 * len(images)), squeeze=False)
         for ax, (name, row) in zip(axes.flat, images.items(), strict=True):
             ax.imshow(np.concatenate(row[:, 0], axis=1), cmap="gray", vmin=0, vmax=1)
             ax.set(xticks=[], yticks=[])
@@ -173,17 +168,15 @@ def _draw_network(ax: Axes, neurons: np.ndarray, skips: np.ndarray) -> None:
     layers = np.arange(len(neurons))
     half = neurons.max() / 2
     ax.bar(layers, neurons, bottom=-neurons / 2, width=0.55, color="#7A8594")
-    for layer, count in zip(layers, neurons, strict=True):
-        ax.annotate(f"{count:.0f}", (layer, 0), ha="center", va="center", fontsize=6, color="black")
     strength = np.abs(skips)
-    # the k-th largest, or all that are there
-    labelled = np.sort(strength[strength > 0])[-LABELLED:].min(initial=np.inf)
+    # the weakest that carries its weight, if two decimals can say it
+    labelled = max(np.sort(strength.flat)[-LABELLED], 0.01)
     for i, j in np.argwhere(strength > 0):
-        weight, side = skips[i, j], np.sign(skips[i, j])
-        height = 0.42 * half * (i - j)
+        side = np.sign(skips[i, j])
+        middle, foot, height = (i + j) / 2, side * 1.06 * half, 0.3 * half * (i - j)
         ax.add_patch(
             Arc(
-                ((i + j) / 2, side * 1.05 * half),
+                (middle, foot),
                 i - j,
                 2 * height,
                 theta1=0 if side > 0 else 180,
@@ -194,18 +187,22 @@ def _draw_network(ax: Axes, neurons: np.ndarray, skips: np.ndarray) -> None:
             )
         )
         if strength[i, j] >= labelled:
-            ax.annotate(
-                f"{weight:+.2f}",
-                ((i + j) / 2, side * (1.05 * half + height)),
-                (0, 2 * side),
-                textcoords="offset points",
+            ax.text(
+                middle,
+                foot + side * height,
+                f"{skips[i, j]:+.2f}".replace("-", "\N{MINUS SIGN}"),
                 ha="center",
-                va="bottom" if side > 0 else "top",
+                va="center",
                 fontsize=6,
+                zorder=5,
+                bbox={"boxstyle": "round,pad=0.12", "fc": ax.get_facecolor(), "ec": "none"},
             )
-    reach = 1.1 + 0.42 * max((i - j for i, j in np.argwhere(strength > 0)), default=0) + 0.45
-    ax.set(ylim=(-reach * half, reach * half), yticks=[], ylabel="Active neurons")
-    ax.set_xticks(layers, [f"$x_{layer}$" for layer in layers])
+    longest = {side: np.max(np.argwhere(side * skips > 0) @ [1, -1], initial=0) for side in (1, -1)}
+    low, high = (side * half * (1.25 + 0.3 * longest[side]) for side in (-1, 1))
+    # the panels of a figure share their axis: it must hold all of them
+    ax.set_ylim(min(low, ax.dataLim.y0, ax.get_ylim()[0]), max(high, ax.get_ylim()[1]))
+    ax.set_xticks(layers, [f"$x_{i}$\n{n:.0f}" for i, n in enumerate(neurons)], fontsize=7)
+    ax.set(yticks=[], ylabel="Active neurons")
     ax.grid(False)
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from bregman.experiments import paper_reference
@@ -31,7 +31,8 @@ COLORS = {
     "LinBreg β=0.9": GREEN,
     "AdaBreg": PINK,
 }
-BORDER, PAPER_WHITE = 0.6, 1.0
+BORDER, BLANK = 0.6, 1.0
+PLAIN = StrMethodFormatter("{x:g}")
 
 Array = npt.NDArray[np.floating]
 
@@ -166,6 +167,9 @@ def accuracy_against_density(summary: pd.DataFrame) -> Figure:
                 ax.plot(x[0], y[0], "o", color=color)
                 ax.plot(x[1], y[1], "o", mec=color, mfc="white")
             ax.set(xscale="log", xlabel=label, title=artifact)
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter(PLAIN)
+            ax.xaxis.set_minor_formatter(NullFormatter())
         axes[0].set(ylabel="Test accuracy [%]")
         handles = [Line2D([], [], color=c, marker="o", ls="") for c in COLORS.values()]
         handles += [Line2D([], [], mec=BLACK, mfc="white", marker="o", ls="")]
@@ -194,14 +198,17 @@ def density_over_epochs(history: pd.DataFrame) -> Figure:
         for line, (split, metric, label) in zip(axes, rows, strict=True):
             curves = 100 * _curves(history, split, metric)
             for run in runs:
-                for ax in line if run == "Adam" else [line["(groups)" in run]]:
+                for ax in line if run == "Adam" else [line[int("(groups)" in run)]]:
                     ax.plot(curves[run], color=_color(run))
             line[0].set(ylabel=label)
         axes[0, 0].set(yscale="log", title="Table 1")
+        axes[0, 0].yaxis.set_major_formatter(PLAIN)
         axes[0, 1].set(title="Table 2")
-        axes[1, 0].set_ylim(bottom=max(80, 10 * (curves.iloc[-1].min() // 10)))
+        # the first epochs and a network that does not learn yet would flatten the rest
+        axes[1, 0].set_ylim(bottom=min(80, 10 * (curves.iloc[-1].min() // 10)))
         for ax in axes[1]:
             ax.set(xlabel="Epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         handles = [Line2D([], [], color=color) for color in COLORS.values()]
         fig.legend(handles, COLORS, loc="outside upper center", ncols=len(COLORS))
     return fig
@@ -236,9 +243,9 @@ def _maps(image: Array, kernels: Array) -> Array:
 
 def _mosaic(tiles: Array, active: npt.NDArray[np.bool_], columns: int = 8) -> Array:
     """Arrange tiles of shades in [0, 1] in rows, framed; those that are not active are blank."""
-    tiles = np.where(active[:, None, None], tiles, PAPER_WHITE)
+    tiles = np.where(active[:, None, None], tiles, BLANK)
     framed = np.pad(tiles, ((0, 0), (1, 1), (1, 1)), constant_values=BORDER)
-    spaced = np.pad(framed, ((0, 0), (1, 1), (1, 1)), constant_values=PAPER_WHITE)
+    spaced = np.pad(framed, ((0, 0), (1, 1), (1, 1)), constant_values=BLANK)
     lines = spaced.reshape(-1, columns, *spaced.shape[1:])
     return np.concatenate([np.concatenate([*line], axis=1) for line in lines])
 
