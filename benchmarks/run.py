@@ -12,6 +12,7 @@ import sys
 from itertools import groupby
 from pathlib import Path
 
+import inference
 import memory
 import optimizer_step
 import training_epoch
@@ -93,6 +94,7 @@ def main(quick: bool) -> None:
                 measured += against_peer(measured)
             rows += measured
     rows += training_epoch.measure(rounds=1 if quick else 7)
+    rows += inference.measure(rounds=50 // share)
     print_tables(rows)
     if quick:
         return

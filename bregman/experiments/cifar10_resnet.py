@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from bregman.baselines import add_subgradients
 from bregman.data import ImageData, load, train_val_split
 from bregman.data.augment import crop_and_flip
 from bregman.experiments.experiment import Experiment, Row, Scale
-from bregman.experiments.fashion_mnist_cnn import add_subgradients
 from bregman.initialization import sparse_init_
 from bregman.models import ResNet18, param_groups, weight_layers
 from bregman.optim import AdaBreg, LinBreg

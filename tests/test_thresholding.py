@@ -1,0 +1,163 @@
+"""Thresholding against hand-made weights and a plain search, and fresh batch norm statistics."""
+
+import pytest
+import torch
+from torch import nn
+
+from bregman.models import MLP
+from bregman.thresholding import largest_threshold, refresh_batch_norm_, threshold_
+
+
+def small_net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 16, 4)
+    )
+
+
+def state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.dim() > 1])
+
+
+def test_entries_up_to_the_threshold_become_zero():
+    model = nn.Linear(4, 1)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.5, -0.25, 0.75, -1.0]]))
+        model.bias.fill_(0.1)
+    threshold_(model, 0.5)
+    assert model.weight.tolist() == [[0.0, 0.0, 0.75, -1.0]]
+    assert model.bias.item() == pytest.approx(0.1)
+
+
+def test_biases_and_norm_layers_stay():
+    model = small_net()
+    before = state(model)
+    threshold_(model, 100.0)
+    assert weights(model).count_nonzero() == 0
+    for name, tensor in state(model).items():
+        if name not in ("0.weight", "4.weight"):
+            assert torch.equal(tensor, before[name])
+
+
+def test_kernels_go_as_a_whole_by_their_root_mean_square():
+    model = nn.Sequential(nn.Conv2d(2, 1, 2), nn.Flatten(), nn.Linear(2, 1))
+    with torch.no_grad():
+        # root mean squares 1 and 1.5
+        model[0].weight.copy_(torch.tensor([[[[2.0, 0], [0, 0]], [[0.1, 0], [0, 3]]]]))
+        model[0].weight[0, 1] *= 1.5 / model[0].weight[0, 1].square().mean().sqrt()
+        model[2].weight.copy_(torch.tensor([[1.0, 1.25]]))
+    threshold_(model, 1.0, conv="kernel")
+    assert model[0].weight[0, 0].count_nonzero() == 0
+    assert model[0].weight[0, 1].count_nonzero() == 2
+    assert model[2].weight.tolist() == [[0.0, 1.25]], "linear weights one by one"
+
+
+def test_a_threshold_of_zero_changes_nothing():
+    model = small_net()
+    before = state(model)
+    threshold_(model, 0.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+
+
+@pytest.mark.parametrize("max_drop", [0.0, 0.1, 0.37])
+def test_the_largest_threshold_is_that_of_a_plain_search(max_drop):
+    model = MLP((6, 5, 3))
+    total = weights(model).abs().sum()
+
+    def score(m: nn.Module) -> float:
+        return float(weights(m).abs().sum() / total)
+
+    before = state(model)
+    found = largest_threshold(model, score, max_drop, resolution=1e-6)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+    allowed = [0.0]
+    for candidate in weights(model).abs().tolist():
+        threshold_(model, candidate)
+        if score(model) >= 1 - max_drop:
+            allowed.append(candidate)
+        model.load_state_dict(before)
+    assert found == max(allowed)
+
+
+def test_everything_may_go_when_the_score_does_not_care():
+    model = small_net()
+    found = largest_threshold(model, lambda m: 1.0, 0.0)
+    assert found == weights(model).abs().max()
+
+
+@pytest.mark.parametrize("conv", ["entry", "kernel"])
+def test_the_resolution_bounds_what_is_kept_too_many(conv):
+    torch.manual_seed(0)
+    model = nn.Conv2d(30, 40, 3, bias=False)
+
+    def kept(m: nn.Module) -> int:
+        return int(m.weight.flatten(2).abs().amax(2).count_nonzero())
+
+    def score(m: nn.Module) -> float:
+        return float(m.weight.detach().square().sum())
+
+    max_drop = 0.3 * score(model)
+    exact, rough = (
+        largest_threshold(model, score, max_drop, conv=conv, resolution=resolution)
+        for resolution in (1e-6, 0.05)
+    )
+    assert rough <= exact
+    counts = []
+    for threshold in (exact, rough):
+        again = nn.Conv2d(30, 40, 3, bias=False)
+        again.load_state_dict(model.state_dict())
+        threshold_(again, threshold, conv=conv)
+        counts.append(int(again.weight.count_nonzero()))
+    assert counts[0] <= counts[1] <= 1.06 * counts[0]
+    if conv == "kernel":
+        assert kept(again) == counts[1] / 9
+
+
+def test_a_score_that_refreshes_batch_norm_leaves_the_statistics_as_they_were():
+    model = small_net()
+    before = state(model)
+    images = torch.randn(20, 2, 6, 6)
+
+    def score(m: nn.Module) -> float:
+        refresh_batch_norm_(m, images)
+        return 1.0
+
+    largest_threshold(model, score, 0.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+
+
+def test_fresh_statistics_are_those_of_the_inputs():
+    model = small_net()
+    model[1].momentum = 0.3
+    model.eval()
+    images = 3 + 2 * torch.randn(40, 2, 6, 6)
+    with torch.no_grad():
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        threshold_(model[0], 0.1)
+        features = model[0](images)
+    refresh_batch_norm_(model, images, batch_size=10)
+    mean, var = features.mean((0, 2, 3)), features.view(4, 10, 3, 4, 4).var((1, 3, 4)).mean(0)
+    torch.testing.assert_close(model[1].running_mean, mean)
+    torch.testing.assert_close(model[1].running_var, var)
+    assert model[1].momentum == 0.3
+    assert not model.training
+    assert not model[1].training
+    assert all(
+        torch.equal(p, before[name]) for name, p in model.named_parameters() if name != "0.weight"
+    )
+
+
+def test_bad_input_is_named():
+    model = small_net()
+    with pytest.raises(ValueError, match="threshold must be non-negative and finite, got -1"):
+        threshold_(model, -1)
+    with pytest.raises(ValueError, match=r"conv must be one of \('entry', 'kernel'\), got 'row'"):
+        threshold_(model, 0.1, conv="row")
+    with pytest.raises(ValueError, match=r"max_drop must be non-negative and finite, got -0\.1"):
+        largest_threshold(model, lambda m: 1.0, -0.1)
+    with pytest.raises(ValueError, match=r"resolution must be in \(0, 1\), got 1"):
+        largest_threshold(model, lambda m: 1.0, 0.1, resolution=1)
