@@ -318,8 +318,8 @@ def config(
         and (seed == 0 or scale.seeds == 1),
         seed=seed,
         # Adam soon pushes small biases below zero, and a neuron without weights and with a negative
-        # bias has no gradient any more
-        bias_gain=5.0 if sparse else 1.0,
+        # bias has no gradient any more; with large ones too many neurons survive for an hourglass
+        bias_gain=2.0 if sparse else 1.0,
         black_start=True,
     )
 
