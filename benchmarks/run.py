@@ -82,6 +82,8 @@ def print_tables(rows: list[Row]) -> None:
 
 def main(quick: bool) -> None:
     """Run all benchmarks."""
+    # taken first: it tells which code was measured
+    provenance = {key: value for key, value in environment("cpu").items() if key != "threads"}
     share = 10 if quick else 1
     rows = memory.measure()
     has_peer = install_peer()
@@ -105,7 +107,6 @@ def main(quick: bool) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
         writer.writerows(row._replace(value=float(f"{row.value:.4g}")) for row in rows)
-    provenance = {key: value for key, value in environment("cpu").items() if key != "threads"}
     (HERE / "environment.json").write_text(json.dumps(provenance, indent=2) + "\n")
 
 
