@@ -61,7 +61,7 @@ def test_the_noise_has_the_level_asked_for_in_pixel_values(data):
 
 def test_an_unknown_optimizer():
     config = denoising.config(TINY, 0, optimizer="RMSprop", lr=0.1)
-    with pytest.raises(ValueError, match="must be SGD, Adam, LinBreg or AdaBreg, got 'RMSprop'"):
+    with pytest.raises(ValueError, match=r"must be SGD, .* or AdaBreg, got 'RMSprop'"):
         denoising.make_optimizer(config, Autoencoder())
 
 

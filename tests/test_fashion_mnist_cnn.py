@@ -167,10 +167,9 @@ def test_configs_make_the_optimizers_that_they_name(name, groups):
     optimizer = make_optimizer(run, model)
     assert type(optimizer) is KINDS[name]
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
-    if name != "Adam":
-        regs = [group["reg"] for group in optimizer.param_groups]
-        conv = GroupL12(0.5, dim=(2, 3)) if groups else L1(0.5)
-        assert regs == [L1(0.25), conv, None if name == "SGD" else Zero()]
+    regs = [group["reg"] for group in optimizer.param_groups]
+    conv = GroupL12(0.5, dim=(2, 3)) if groups else L1(0.5)
+    assert regs == [L1(0.25), conv, None if name in ("SGD", "Adam") else Zero()]
 
 
 def test_an_unknown_optimizer_is_named():

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -24,9 +24,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 from bregman.data import load, train_val_split
 from bregman.experiments.experiment import Experiment, Row, Scale
+from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.initialization import sparse_init_
 from bregman.models import SkipMLP
-from bregman.optim import AdaBreg
 from bregman.regularizers import L1, GroupL12
 from bregman.runs import Outcome
 from bregman.sparsity import sparsity_summary
@@ -135,19 +135,11 @@ def architecture(model: SkipMLP) -> dict[str, float]:
 
 
 def make_optimizer(config: ArchitectureSearch, model: SkipMLP) -> Optimizer:
-    """AdaBreg with row sparsity (1.14) and l1 on the skips, or Adam without any of it.
-
-    Raises:
-        ValueError: the config names another optimizer.
-    """
-    match config.optimizer:
-        case "AdaBreg":
-            skips = None if config.skip_lam is None else L1(config.skip_lam)
-            groups = model.param_groups(linear=GroupL12(config.lam, dim=1), skips=skips)
-            return AdaBreg(groups, config.lr, fused=True)
-        case "Adam":
-            return Adam(model.parameters(), config.lr, fused=True)
-    raise ValueError(f"optimizer must be AdaBreg or Adam, got {config.optimizer!r}")
+    """The optimizer that a config names, with row sparsity (1.14) and l1 on the skips."""
+    rows = GroupL12(config.lam, dim=1) if config.lam else None
+    skips = L1(config.skip_lam) if config.skip_lam else None
+    groups = model.param_groups(linear=rows, skips=skips)
+    return named_optimizer(config.optimizer, groups, config.lr)
 
 
 def samples(

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bregman.baselines import add_subgradients
 from bregman.data import ImageData, load, train_val_split
 from bregman.data.augment import crop_and_flip
 from bregman.experiments.experiment import Experiment, Row, Scale
+from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.initialization import sparse_init_
 from bregman.models import ResNet18, param_groups, weight_layers
-from bregman.optim import AdaBreg, LinBreg
 from bregman.regularizers import L1
 from bregman.runs import Outcome
 from bregman.sparsity import sparsity_summary
@@ -61,7 +60,7 @@ class ResNetRun:
         train_size: use that many of the training images only, all if None; a tenth of them is held
             out for validation.
         width: channels of the first stage.
-        optimizer: "SGD", "Adam", "Lasso" (Adam on the penalized loss), "LinBreg" or "AdaBreg".
+        optimizer: "SGD", "Adam", "ProxGD", "LinBreg" or "AdaBreg".
         lr: the learning rate tau.
         lam: the weight of the l1 norm of all linear and convolution weights.
         momentum: beta.
@@ -135,23 +134,9 @@ def config(
 
 def make_optimizer(config: ResNetRun, model: nn.Module) -> Optimizer:
     """The optimizer that a config names; biases and normalization are never regularized."""
-    groups = param_groups(model, linear=L1(config.lam), conv=L1(config.lam))
-    match config.optimizer:
-        case "SGD":
-            return SGD(model.parameters(), config.lr, momentum=config.momentum, fused=True)
-        case "Adam":
-            return Adam(model.parameters(), config.lr, fused=True)
-        case "Lasso":
-            optimizer = Adam(groups, config.lr, fused=True)
-            optimizer.register_step_pre_hook(add_subgradients)
-            return optimizer
-        case "LinBreg":
-            return LinBreg(groups, config.lr, momentum=config.momentum, fused=True)
-        case "AdaBreg":
-            return AdaBreg(groups, config.lr, fused=True)
-    raise ValueError(
-        f"optimizer must be SGD, Adam, Lasso, LinBreg or AdaBreg, got {config.optimizer!r}"
-    )
+    reg = L1(config.lam) if config.lam else None
+    groups = param_groups(model, linear=reg, conv=reg)
+    return named_optimizer(config.optimizer, groups, config.lr, config.momentum)
 
 
 @torch.no_grad()
@@ -278,7 +263,7 @@ def _compile_steps(model: nn.Module, mode: str, batch_size: int) -> None:
 ADAM = {"optimizer": "Adam", "lr": 1e-3}
 SGD_MOMENTUM = {"optimizer": "SGD", "lr": 0.1, "momentum": 0.9}
 # max_drop: what thresholding costs in the paper's table, in test accuracy
-LASSO = {"optimizer": "Lasso", "lr": 1e-3, "lam": 1e-5, "max_drop": 0.011}
+LASSO = {"optimizer": "Adam", "lr": 1e-3, "lam": 1e-5, "max_drop": 0.011}
 LINBREG = {"optimizer": "LinBreg", "lr": 0.1, "lam": 0.1, "max_drop": 0.007}
 MOMENTUM = {"optimizer": "LinBreg", "lr": 0.1, "lam": 0.1, "momentum": 0.9, "max_drop": 0.004}
 ADABREG = {"optimizer": "AdaBreg", "lr": 1e-3, "lam": 0.1, "max_drop": 0.018}

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bregman.data import load, train_val_split
+from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.initialization import sparse_init_
 from bregman.models import MLP, param_groups
-from bregman.optim import AdaBreg, LinBreg, ProxGD
 from bregman.regularizers import L1
 from bregman.runs import Outcome
 from bregman.sparsity import sparsity_summary
@@ -56,21 +56,8 @@ class Classification:
 
 def make_optimizer(config: Classification, model: torch.nn.Module) -> Optimizer:
     """The optimizer that a config names, with its regularizer on the weights."""
-    groups = param_groups(model, linear=L1(config.lam), conv=L1(config.lam))
-    match config.optimizer:
-        case "SGD":
-            return SGD(model.parameters(), config.lr, momentum=config.momentum, fused=True)
-        case "Adam":
-            return Adam(model.parameters(), config.lr, fused=True)
-        case "LinBreg":
-            return LinBreg(groups, config.lr, momentum=config.momentum, fused=True)
-        case "AdaBreg":
-            return AdaBreg(groups, config.lr, fused=True)
-        case "ProxGD":
-            return ProxGD(groups, config.lr, fused=True)
-    raise ValueError(
-        f"optimizer must be SGD, Adam, LinBreg, AdaBreg or ProxGD, got {config.optimizer!r}"
-    )
+    groups = param_groups(model, linear=L1(config.lam) if config.lam else None)
+    return named_optimizer(config.optimizer, groups, config.lr, config.momentum)
 
 
 def train(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev
 from torch.nn import functional as F
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
@@ -21,9 +21,9 @@ from bregman.compact import compact
 from bregman.data import ImageData, load, train_val_split
 from bregman.experiments.experiment import SCALES as SCALE_NAMES
 from bregman.experiments.experiment import Experiment, Row, Scale
+from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.initialization import sparse_init_
 from bregman.models import Autoencoder, param_groups
-from bregman.optim import AdaBreg, LinBreg
 from bregman.regularizers import GroupL12
 from bregman.runs import Outcome
 from bregman.sparsity import sparsity_summary
@@ -134,17 +134,8 @@ def bottleneck_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tenso
 
 def make_optimizer(config: Denoising, model: nn.Module) -> Optimizer:
     """The optimizer that a config names; the Bregman ones with row sparsity (1.14)."""
-    groups = param_groups(model, linear=GroupL12(config.lam, dim=1))
-    match config.optimizer:
-        case "SGD":
-            return SGD(model.parameters(), config.lr, fused=True)
-        case "Adam":
-            return Adam(model.parameters(), config.lr, fused=True)
-        case "LinBreg":
-            return LinBreg(groups, config.lr, fused=True)
-        case "AdaBreg":
-            return AdaBreg(groups, config.lr, fused=True)
-    raise ValueError(f"optimizer must be SGD, Adam, LinBreg or AdaBreg, got {config.optimizer!r}")
+    rows = GroupL12(config.lam, dim=1) if config.lam else None
+    return named_optimizer(config.optimizer, param_groups(model, linear=rows), config.lr)
 
 
 def train(

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bregman.baselines import MagnitudePruning, add_subgradients
+from bregman.baselines import MagnitudePruning
 from bregman.data import load, train_val_split
 from bregman.experiments.experiment import Experiment, Row, Scale
+from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.flops import forward_flops, layer_densities, sparse_share, step_share
 from bregman.initialization import sparse_init_
 from bregman.models import ConvNet, param_groups, weight_layers
-from bregman.optim import AdaBreg, LinBreg, ProxGD
-from bregman.regularizers import L1, GroupL12
+from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.runs import Outcome
 from bregman.sparsity import sparsity_summary
 from bregman.thresholding import Unit, largest_threshold, threshold_
@@ -192,25 +192,12 @@ def make_model(config: ConvNetRun, device: str, generator: torch.Generator) -> C
 
 def make_optimizer(config: ConvNetRun, model: nn.Module) -> Optimizer:
     """The optimizer that a config names, with its regularizer on the weights."""
-    conv = GroupL12(config.lam_conv, dim=(2, 3)) if config.groups else L1(config.lam_conv)
-    groups = param_groups(model, linear=L1(config.lam), conv=conv)
-    match config.optimizer:
-        case "Adam":
-            return Adam(model.parameters(), config.lr, fused=True)
-        case "SGD":
-            optimizer = SGD(groups, config.lr, momentum=config.momentum, fused=True)
-            if config.lam or config.lam_conv:
-                optimizer.register_step_pre_hook(add_subgradients)
-            return optimizer
-        case "ProxGD":
-            return ProxGD(groups, config.lr, fused=True)
-        case "LinBreg":
-            return LinBreg(groups, config.lr, momentum=config.momentum, fused=True)
-        case "AdaBreg":
-            return AdaBreg(groups, config.lr, fused=True)
-    raise ValueError(
-        f"optimizer must be SGD, Adam, ProxGD, LinBreg or AdaBreg, got {config.optimizer!r}"
-    )
+    linear = L1(config.lam) if config.lam else None
+    conv: Regularizer | None = None
+    if config.lam_conv:
+        conv = GroupL12(config.lam_conv, dim=(2, 3)) if config.groups else L1(config.lam_conv)
+    groups = param_groups(model, linear, conv)
+    return named_optimizer(config.optimizer, groups, config.lr, config.momentum)
 
 
 def measure(model: nn.Module) -> dict[str, float]:
