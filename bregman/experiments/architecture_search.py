@@ -68,6 +68,7 @@ class ArchitectureSearch:
         blur_size: the width of its kernel in pixels.
         epochs: passes over the training set.
         batch_size: samples per step.
+        autocast: the dtype of the forward passes in training, None for float32.
         patience: the learning rate is halved after that many epochs without a better validation
             metric.
         seed: of the split, the noise, the initialization and the order of the samples.
@@ -90,6 +91,7 @@ class ArchitectureSearch:
     blur_size: int
     epochs: int
     batch_size: int
+    autocast: str | None
     patience: int
     seed: int
 
@@ -104,7 +106,7 @@ def psnr(output: Tensor, clean: Tensor) -> Tensor:
     Returns:
         A 0-d tensor in decibel.
     """
-    return peak_signal_noise_ratio(output.clamp(0, 1), clean, data_range=1.0, dim=1)
+    return peak_signal_noise_ratio(output.float().clamp(0, 1), clean, data_range=1.0, dim=1)
 
 
 def ssim(output: Tensor, clean: Tensor) -> Tensor:
@@ -207,6 +209,7 @@ def train(
         scheduler=ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=config.patience),
         loss=F.mse_loss if restores else F.cross_entropy,
         metric=psnr if restores else accuracy,
+        autocast=getattr(torch, config.autocast) if config.autocast else None,
         measure=lambda _: architecture(model),
         checkpoint=checkpoint,
         on_epoch=on_epoch,
@@ -284,6 +287,7 @@ def config(
         blur_size=2 * (4 * scale.side // 28) + 1,
         epochs=scale.epochs,
         batch_size=128,
+        autocast="bfloat16",
         patience=5,
         seed=seed,
     )

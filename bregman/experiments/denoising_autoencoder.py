@@ -55,6 +55,7 @@ class Denoising:
         lam: the weight of the row norms (1.14).
         epochs: passes over the training set.
         batch_size: samples per step.
+        autocast: the dtype of the forward passes in training, None for float32.
         decay: the last share of the epochs, over which the learning rate falls linearly to zero.
         keep: keep the trained weights, and what becomes of some digits in the course of training.
         seed: of the split, the initialization, the order of the samples and the noise.
@@ -74,6 +75,7 @@ class Denoising:
     lam: float
     epochs: int
     batch_size: int
+    autocast: str | None
     decay: float
     keep: bool
     seed: int
@@ -165,7 +167,7 @@ def train(
 
     def psnr(output: Tensor, target: Tensor) -> Tensor:
         return peak_signal_noise_ratio(
-            to_pixels(output, data),
+            to_pixels(output.float(), data),
             to_pixels(target, data),
             data_range=1.0,
             dim=(1, 2, 3),
@@ -187,6 +189,12 @@ def train(
     def ssim_inside(output: Tensor, target: Tensor) -> Tensor:
         # Wang et al. 2004 and scikit-image: of the windows of 11 x 11 that lie in the image
         return ssim_map(output, target)[..., 5:-5, 5:-5].mean()
+
+    def ssim_normalized(output: Tensor, target: Tensor) -> Tensor:
+        # torchmetrics on what the network gives, with its own idea of the data's range
+        value = structural_similarity_index_measure(output, target)
+        assert isinstance(value, Tensor)
+        return value
 
     def noisy(images: Tensor, level: float) -> tuple[Tensor, Tensor]:
         return add_noise(images, level, data, torch.Generator().manual_seed(1)), images
@@ -229,10 +237,11 @@ def train(
         transform=lambda batch, generator: add_noise(batch, config.noise, data, generator),
         measure=measure,
         snapshot=snapshot,
+        autocast=getattr(torch, config.autocast) if config.autocast else None,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
     )
-    quality = evaluate(model, noisy(test, config.noise), ssim, psnr, ssim_inside)
+    quality = evaluate(model, noisy(test, config.noise), ssim, psnr, ssim_inside, ssim_normalized)
     curves = {
         name: torch.tensor(
             [evaluate(net, noisy(test, level), ssim, psnr) for level in NOISE_LEVELS]
@@ -252,6 +261,7 @@ def train(
             "l1_norm": summary["l1_norm"],
             "psnr": quality[1],
             "ssim_inside": quality[2],
+            "ssim_normalized": quality[3],
             "noise": config.noise,
             **_active_neurons(summary),
         },
@@ -286,6 +296,7 @@ def config(
     lr: float,
     lam: float = 0.0,
     epochs: int | None = None,
+    autocast: str | None = "bfloat16",
 ) -> Denoising:
     """The set-up of section 4.6 and of the authors' public notebook; the noise is Figure 5's."""
     sparse = lam > 0
@@ -304,6 +315,7 @@ def config(
         lam=lam,
         epochs=epochs,
         batch_size=32 if scale.mini else 128,
+        autocast=autocast,
         decay=0.3,
         keep=(optimizer, lam, epochs) == ("AdaBreg", LAM, scale.epochs)
         and (seed == 0 or scale.seeds == 1),
