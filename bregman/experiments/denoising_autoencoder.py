@@ -58,9 +58,9 @@ class Denoising:
         autocast: the dtype of the forward passes in training, None for float32.
         decay: the last share of the epochs, over which the learning rate falls linearly to zero.
         keep: keep the trained weights, and what becomes of some digits in the course of training.
-        seed: of the split, the initialization, the order of the samples and the noise.
-        bias_gain: a factor on the initial biases, U(0, 1/28) without it.
+        bias_gain: a factor on the initial biases, U(-1/28, 1/28) without it.
         black_start: the biases of the outputs start at the value of a black pixel instead.
+        seed: of the split, the initialization, the order of the samples and the noise.
     """
 
     dataset: str
@@ -78,9 +78,9 @@ class Denoising:
     autocast: str | None
     decay: float
     keep: bool
+    bias_gain: float
+    black_start: bool
     seed: int
-    bias_gain: float = 1.0
-    black_start: bool = False
 
 
 def to_pixels(images: Tensor, data: ImageData) -> Tensor:
@@ -155,7 +155,14 @@ def train(
     images = data.normalize(data.train_images)
     clean, validation = images[chosen[: config.train_size]], images[held_out]
     model = Autoencoder()
-    sparse_init_(model, config.density, gain=config.gain, group="row", generator=generator)
+    sparse_init_(
+        model,
+        config.density,
+        gain=config.gain,
+        bias="symmetric",
+        group="row",
+        generator=generator,
+    )
     with torch.no_grad():
         biases = [p for p in model.parameters() if p.dim() == 1]
         for bias in biases:
@@ -296,7 +303,6 @@ def config(
     lr: float,
     lam: float = 0.0,
     epochs: int | None = None,
-    autocast: str | None = "bfloat16",
 ) -> Denoising:
     """The set-up of section 4.6 and of the authors' public notebook; the noise is Figure 5's."""
     sparse = lam > 0
@@ -308,21 +314,20 @@ def config(
         test_size=scale.train_size and scale.train_size // 10,
         noise=0.09,
         density=0.01 if sparse else 1.0,
-        # the public notebook multiplies dense He weights by 5, which is 0.5 / sqrt(r)
+        # the public notebook multiplies dense He weights by 5, which is 0.5 / sqrt(r), and also
+        # the biases; a neuron with a negative one gets no gradient and never appears
         gain=0.5 if sparse else 1.0,
+        bias_gain=5.0 if sparse else 1.0,
         optimizer=optimizer,
         lr=lr,
         lam=lam,
         epochs=epochs,
         batch_size=32 if scale.mini else 128,
-        autocast=autocast,
+        autocast="bfloat16",
         decay=0.3,
         keep=(optimizer, lam, epochs) == ("AdaBreg", LAM, scale.epochs)
         and (seed == 0 or scale.seeds == 1),
         seed=seed,
-        # Adam soon pushes small biases below zero, and a neuron without weights and with a negative
-        # bias has no gradient any more; with large ones too many neurons survive for an hourglass
-        bias_gain=2.0 if sparse else 1.0,
         black_start=True,
     )
 
@@ -354,7 +359,7 @@ EXPERIMENT = Experiment(
             FIGURE_5,
             "Bregman",
             "LinBreg",
-            {"optimizer": "LinBreg", "lr": 1.0, "lam": 0.01},
+            {"optimizer": "LinBreg", "lr": 5.0, "lam": LAM},
             scales=("quick", "paper"),
             seeds=1,
         ),
