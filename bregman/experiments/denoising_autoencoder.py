@@ -275,7 +275,7 @@ def _active_neurons(summary: dict[str, Any]) -> dict[str, float]:
 
 
 # the search for the learning rates of the dense nets, one after the other
-SEARCH = (("SGD", (1.0, 3.0, 10.0, 20.0)), ("Adam", (1e-4, 3e-4, 1e-3, 3e-3)))
+SEARCH = (("SGD", (0.3, 1.0, 2.0, 4.0)), ("Adam", (1e-4, 3e-4, 1e-3, 3e-3)))
 LAM = 0.07
 SCALES = {
     "smoke": Scale(epochs=5, mini=True, train_size=1_000),
@@ -344,11 +344,11 @@ EXPERIMENT = Experiment(
             FIGURE_5,
             "Bregman",
             "LinBreg",
-            {"optimizer": "LinBreg", "lr": 50.0, "lam": LAM},
+            {"optimizer": "LinBreg", "lr": 5.0, "lam": LAM},
             scales=("quick", "paper"),
             seeds=1,
         ),
-        Row("SGD", FIGURE_5, "Vanilla", "SGD", {"optimizer": "SGD", "lr": 10.0}, seeds=1),
+        Row("SGD", FIGURE_5, "Vanilla", "SGD", {"optimizer": "SGD", "lr": 1.0}, seeds=1),
         Row(
             "Adam", "dense baseline", "Vanilla", "Adam", {"optimizer": "Adam", "lr": 1e-3}, seeds=1
         ),
