@@ -6,6 +6,7 @@ JMLR 23(192), 2022. Section, equation and algorithm numbers in the docstrings ar
 
 from bregman.initialization import sparse_init_
 from bregman.models import param_groups
+from bregman.multilevel import Multilevel
 from bregman.optim import AdaBreg, LinBreg, ProxGD
 from bregman.regularizers import (
     L1,
@@ -19,6 +20,7 @@ from bregman.regularizers import (
     Zero,
 )
 from bregman.sparsity import sparsity_summary
+from bregman.steering import SparsityTarget
 
 __all__ = [
     "L1",
@@ -26,12 +28,14 @@ __all__ = [
     "ElasticNet",
     "GroupL12",
     "LinBreg",
+    "Multilevel",
     "NonNegative",
     "NonNegativeL1",
     "Nuclear",
     "ProxGD",
     "Regularizer",
     "SparseGroup",
+    "SparsityTarget",
     "Zero",
     "param_groups",
     "sparse_init_",

@@ -105,7 +105,10 @@ class RegularizedOptimizer(Optimizer):
 
 
 class BregmanOptimizer(RegularizedOptimizer):
-    """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta."""
+    """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta.
+
+    While a step is taken a group may have a key "stride": v moves by that many times the step.
+    """
 
     @torch.no_grad()
     def resync(self) -> None:
@@ -119,6 +122,17 @@ class BregmanOptimizer(RegularizedOptimizer):
             for p in group["params"]:
                 if "subgrad" in self.state.get(p, {}):
                     self.state[p]["subgrad"].copy_(_initial_subgrad(p, group))
+
+    @torch.no_grad()
+    def update_parameters(self) -> None:
+        """Recompute theta from v, after v was edited or a group got another reg or delta.
+
+        v is kept, and theta becomes prox_{delta J}(delta v) as it would after a step. A parameter
+        that has not had a step has no v yet and stays as it is.
+        """
+        for group in self.param_groups:
+            params = [p for p in group["params"] if "subgrad" in self.state.get(p, {})]
+            _mirror_step(group, params, [self.state[p]["subgrad"] for p in params])
 
     def _states(
         self, group: dict[str, Any], params: list[Tensor], *zeros: str
@@ -189,7 +203,7 @@ class LinBreg(BregmanOptimizer):
             momentum=beta,
             # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
             dampening=1 - (1 - beta) * lr,
-            lr=1.0 if beta else lr,
+            lr=(1.0 if beta else lr) * group.get("stride", 1),
             weight_decay=0.0,
             nesterov=False,
             maximize=group["maximize"],
@@ -259,7 +273,7 @@ class AdaBreg(BregmanOptimizer):
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
-            lr=group["lr"],
+            lr=group["lr"] * group.get("stride", 1),
             weight_decay=0.0,
             eps=group["eps"],
             maximize=group["maximize"],

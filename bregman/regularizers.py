@@ -50,6 +50,14 @@ class Regularizer(ABC):
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         """The Euclidean distance of p to dJ(x), a 0-d tensor: zero iff p is a subgradient."""
 
+    def levels(self, v: Tensor) -> Tensor:
+        """For every entry of v the lam from which on the prox sets its block to zero, of v's shape.
+
+        Raises:
+            ValueError: J has no blocks that a large enough lam sets to zero.
+        """
+        raise ValueError(f"{type(self).__name__} has no blocks that a larger lam sets to zero")
+
     def check_shape(self, shape: torch.Size) -> None:  # noqa: B027 (most J fit every shape)
         """Raise ValueError when J is not defined on tensors of this shape."""
 
@@ -113,6 +121,9 @@ class L1(Regularizer):
     def subgrad(self, x: Tensor) -> Tensor:
         return self.lam * x.sign()
 
+    def levels(self, v: Tensor) -> Tensor:
+        return v.abs()
+
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         at_zero = (p.abs() - self.lam).relu()
         return torch.linalg.vector_norm(torch.where(x == 0, at_zero, p - self.lam * x.sign()))
@@ -158,6 +169,9 @@ class GroupL12(Regularizer):
         # scaled first, since the square of a tiny number is zero
         x = x / self._nonzero(self._sums(x))
         return self._threshold(x) * x / self._nonzero(self._norms(x))
+
+    def levels(self, v: Tensor) -> Tensor:
+        return self._norms(v).div(math.sqrt(self._group_size(v))).expand_as(v)
 
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         at_zero = (self._norms(p) - self._threshold(x)).relu()

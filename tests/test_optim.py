@@ -827,6 +827,38 @@ def test_resync_before_the_first_step_is_harmless(name):
     assert same(values(optimizer), values(plain))
 
 
+@every_regularizer
+@every_bregman
+def test_update_parameters_is_the_prox_of_v(name, regs):
+    model, optimizer = build(name, regs, torch.float64)
+    train(model, optimizer, 5)
+    for group in optimizer.param_groups[:2]:
+        group["reg"] = replace(group["reg"], lam=2 * group["reg"].lam)
+    optimizer.param_groups[1]["delta"] *= 3
+    before = [copy.deepcopy(optimizer.state[p]) for p in parameters(optimizer)]
+    optimizer.update_parameters()
+    for p, state in zip(parameters(optimizer), before, strict=True):
+        assert same(list(optimizer.state[p].values()), list(state.values()))
+    assert_in_subdifferential(optimizer)
+    for i, J in enumerate(regularizers(name, regs)[1][:2]):
+        [p], delta = (optimizer.param_groups[i][key] for key in ("params", "delta"))
+        v = optimizer.state[p]["subgrad"].numpy()
+        theta = replace(J, lam=2 * J.lam).prox(delta * v, delta)
+        torch.testing.assert_close(p.detach(), torch.tensor(theta), rtol=1e-12, atol=1e-14)
+
+
+@every_regularizer
+@every_bregman
+def test_update_parameters_after_a_step_changes_nothing(name, regs):
+    model, optimizer = build(name, regs)
+    optimizer.update_parameters()  # before the first step there is no v
+    assert same(values(optimizer), values(build(name, regs)[1]))
+    train(model, optimizer, 5)
+    before = values(optimizer)
+    optimizer.update_parameters()
+    assert same(values(optimizer), before)
+
+
 @every_bregman
 def test_subgrad_of_tiny_weights_keeps_training(name):
     # dead units after weight decay: the squares of their weights underflow

@@ -166,6 +166,22 @@ def test_no_weight_is_the_identity_and_a_big_one_gives_zero(reg, shape, J, dtype
 
 
 @every_case
+def test_levels_are_the_lam_from_which_on_a_block_is_zero(reg, shape, J):
+    v = torch.tensor(normal(shape))
+    if reg == Zero():
+        with pytest.raises(ValueError, match="Zero has no blocks that a larger lam sets to zero"):
+            reg.levels(v)
+        return
+    levels = reg.levels(v)
+    assert levels.shape == v.shape
+    every = levels.unique()
+    for lam in [0.5 * every[0], *(0.5 * (every[1:] + every[:-1])), 2 * every[-1]]:
+        # as in theta = prox of delta J at delta v
+        theta = replace(reg, lam=float(lam)).prox(0.4 * v, 0.4)
+        assert torch.equal(theta != 0, levels > lam)
+
+
+@every_case
 def test_prox_leaves_its_argument_alone(reg, shape, J):
     x = torch.tensor(mixed(shape, J))
     before = x.clone()

@@ -1,0 +1,93 @@
+"""Which way a layer computes while its support is frozen."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from bregman.multilevel.gathered import Gathered
+from bregman.multilevel.layers import Csr, Fastest, Layer, Masked, Way
+from bregman.multilevel.supports import Entries, Grid, block_dims, nonzero_blocks, nonzero_entries
+from bregman.regularizers import Regularizer
+
+PATHS = ("auto", "masked", "csr", "gathered")
+
+
+class Choice:
+    """Chooses a way for each layer, and remembers which and why.
+
+    Args:
+        path: as of ``Multilevel``.
+
+    Attributes:
+        reasons: by the layer's name, the way and why it is this one.
+        fastest: by the layer's name, the density at which csr and masked were timed and the winner.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.reasons: dict[str, str] = {}
+        self.fastest: dict[str, tuple[float, str]] = {}
+
+    def __call__(
+        self,
+        name: str,
+        layer: Layer,
+        reg: Regularizer,
+        before: Way | None = None,
+        between: Sequence[nn.Module] = (),
+    ) -> Way | None:
+        """The way of a layer, None if all of its weight is to be trained in every step.
+
+        Args:
+            name: of the layer.
+            layer: has its whole weight.
+            reg: the regularizer of this weight.
+            before: the way of the layer in front, where the two are linked.
+            between: the modules between these.
+        """
+        weight = layer.weight
+        dims = block_dims(reg, weight.dim())
+        all_rows = torch.arange(len(weight), device=weight.device)
+        narrow = before if isinstance(before, Gathered) and len(before.dead) else None
+        if dims is None:
+            self.reasons[name] = "gathered: its inputs" if narrow else "dense: no regularizer"
+            return Gathered(layer, Grid(all_rows), narrow, between) if narrow else None
+
+        beside = set(range(weight.dim())) - set(dims)
+        grouped = getattr(layer, "groups", 1) > 1
+        if self.path in ("auto", "gathered") and beside in ({0}, {1}) and not grouped:
+            left = nonzero_blocks(weight, dims).flatten().nonzero().flatten()
+            if len(left):
+                self.reasons[name] = "gathered"
+                if beside == {0}:
+                    return Gathered(layer, Grid(left), narrow, between)
+                return Gathered(layer, Grid(all_rows, left))
+
+        support = nonzero_entries(weight, dims)
+        csr_fits = isinstance(layer, nn.Linear) and not dims and weight.is_cpu
+        if csr_fits and weight.dtype in (torch.float32, torch.float64):
+            if self.path == "csr":
+                self.reasons[name] = "csr"
+                return Csr(layer, support, before)
+            if self.path == "auto":
+                return self._fastest(name, layer, support, before)
+        self.reasons[name] = "masked"
+        if self.path != "masked":
+            self.reasons[name] += f": {self.path} has nothing for {type(layer).__name__} and {reg}"
+        return Masked(layer, support)
+
+    def _fastest(self, name: str, layer: Layer, support: Entries, before: Way | None) -> Way:
+        density = support.index.numel() / layer.weight.numel()
+        timed_at, fastest = self.fastest.get(name, (math.inf, ""))
+        if not 0.5 < density / timed_at < 2:
+            ways = {"csr": Csr(layer, support), "masked": Masked(layer, support)}
+            return Fastest(ways, partial(self._remember, name, density))
+        return Csr(layer, support, before) if fastest == "csr" else Masked(layer, support)
+
+    def _remember(self, name: str, density: float, fastest: str, seconds: dict[str, float]) -> None:
+        times = " and ".join(f"{way} {1e3 * t:.2g} ms" for way, t in seconds.items())
+        self.reasons[name] = f"{fastest}: at density {density:.2g} {times}"
+        self.fastest[name] = (density, fastest)

@@ -1,0 +1,323 @@
+"""The cycle: which tensors layers and optimizer hold in which step."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bregman.models import weight_layers
+from bregman.multilevel.choice import PATHS, Choice
+from bregman.multilevel.gathered import links
+from bregman.multilevel.layers import Layer, Sparse, Way
+from bregman.multilevel.supports import Entries, Grid, Support, block_dims
+from bregman.optim import AdaBreg, BregmanOptimizer
+from bregman.regularizers import Regularizer, Zero
+
+_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass
+class _Frozen:
+    """A layer in a cycle, and what is put aside: its whole weight, the optimizer's state of it."""
+
+    layer: Layer
+    full: Tensor
+    state: dict[str, Tensor]
+
+    @property
+    def way(self) -> Way:
+        return vars(self.layer)["forward"]
+
+
+class Multilevel:
+    r"""Trains in cycles: one full step, then ``frozen_steps`` steps on the support that it left.
+
+    A full step is one of the optimizer as it is. Then the blocks of each regularized weight that
+    are not zero become a smaller parameter, which takes the weight's place in its layer and in the
+    optimizer, with v, momentum and moments. So in the frozen steps the forward pass and the
+    gradients of activations and weights leave out what is zero. After the last one all is written
+    back. Outside of the support v stayed and theta is zero, so v is still a subgradient, since J is
+    a sum over blocks. With ``frozen_steps=0`` this is the optimizer alone, bit for bit.
+
+    Catch-up: outside of the support a full step stands for the n frozen steps before it as well.
+    There LinBreg moves v by 1 + n times its step, and AdaBreg by sqrt(1 + n) times: its steps are
+    of size tau whatever the gradient, so outside of the support v is mostly a random walk, and with
+    the root it reaches lambda as fast as without frozen steps. Momentum and moments there are
+    averages over full steps alone, with bias corrections that count all steps.
+
+    The training loop stays as it is, with schedulers, closures and ``GradScaler``:
+
+        optimizer = LinBreg(param_groups(model, linear=L1(1e-3)), lr=0.1)
+        cycle = Multilevel(model, optimizer, frozen_steps=19)
+        fit(model, optimizer, ..., stateful={"multilevel": cycle})
+
+    Within a cycle the weights that model and optimizer hold are incomplete. A forward pass of the
+    model in eval mode ends the cycle, and so does asking for a ``state_dict`` or loading one; the
+    frozen steps so far count for the catch-up. Call ``finish`` before anything else that looks at
+    weights or changes them. What hooks into every step can leave out those with ``cycle.frozen``.
+    Gradients are clipped as ever if ``model.parameters()`` is asked anew: a list from before has
+    the whole weights, and these get no gradient in frozen steps.
+
+    Args:
+        model: a plain module, neither compiled nor wrapped for parallel training.
+        optimizer: LinBreg or AdaBreg over its parameters. Regularizers must be sums over blocks:
+            L1, NonNegativeL1, NonNegative, ElasticNet (single entries), GroupL12, SparseGroup
+            (groups), or none.
+        frozen_steps: the number m >= 0 of frozen steps after each full one.
+        path: how layers compute in frozen steps, where kind and regularizer of a layer allow it:
+            "masked", with zeros in a weight of full size; "csr", single entries of linear layers in
+            sparse products, on a CPU; "gathered", rows, columns, filters or input channels as a
+            smaller dense layer. Layers that a path does not fit are masked. "auto" is gathered
+            where that fits, and for single entries the faster one of csr and masked: both are timed
+            in the layer's first frozen step, and again when its density has changed by a factor
+            of 2. So two runs may differ in rounding; name a path where they must not.
+        catch_up: see above; without it a full step counts once everywhere.
+
+    Attributes:
+        frozen: whether the weights are incomplete at present.
+        missed: the number of frozen steps since the last full one.
+
+    Raises:
+        TypeError: the model is compiled or wrapped, or the optimizer is another one.
+        ValueError: frozen_steps is negative, path is unknown or "csr" for a model that is not on a
+            CPU, a regularizer is no sum over blocks, or no layer has a regularized weight.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: BregmanOptimizer,
+        frozen_steps: int,
+        *,
+        path: str = "auto",
+        catch_up: bool = True,
+    ) -> None:
+        _check(model, optimizer, frozen_steps, path)
+        self.model, self.optimizer = model, optimizer
+        self.frozen_steps, self.catch_up = frozen_steps, catch_up
+        self.frozen, self.missed = False, 0
+        self._choose = Choice(path)
+        # by the names of layers: those in the present cycle, and the supports of the last full step
+        self._layers: dict[str, _Frozen] = {}
+        self._supports: dict[str, Support] = {}
+        # what a full step may move too far: a parameter, its group, the support, v there before
+        self._waited: list[tuple[Tensor, dict[str, Any], Support, Tensor]] = []
+        self._hooks: list[Any] = []
+        if frozen_steps:
+            optimizer.register_step_pre_hook(self._before_step)
+            optimizer.register_step_post_hook(self._after_step)
+            optimizer.register_state_dict_pre_hook(self._on_state_dict)
+            optimizer.register_load_state_dict_pre_hook(self._on_state_dict)
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Of each layer by name how it computes in frozen steps, and why where it saves nothing."""
+        return dict(self._choose.reasons)
+
+    def finish(self) -> None:
+        """End the cycle here: weights and states are whole, and the next step is a full one."""
+        with torch.inference_mode(False), torch.no_grad():
+            if self.frozen:
+                for frozen in self._layers.values():
+                    # a gradient that waits for its step goes along
+                    if (grad := frozen.layer.weight.grad) is not None:
+                        frozen.full.grad = torch.zeros_like(frozen.full)
+                        frozen.way.trained.prolong(grad, frozen.full.grad)
+                self._thaw()
+            self._release()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next full step has to know of the cycle before; ends the present one."""
+        self.finish()
+        return {
+            "missed": self.missed,
+            "supports": {name: vars(support) for name, support in self._supports.items()},
+            "fastest": self._choose.fastest,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a stored state; those of model and optimizer are to be loaded as well."""
+        self.finish()
+        self.missed, self._choose.fastest = state["missed"], dict(state["fastest"])
+        devices = {name: layer.weight.device for name, layer in weight_layers(self.model)}
+        self._supports = {}
+        for name, parts in state["supports"].items():
+            parts = {key: t if t is None else t.to(devices[name]) for key, t in parts.items()}
+            self._supports[name] = Entries(**parts) if "index" in parts else Grid(**parts)
+
+    def _on_forward(self, model: nn.Module, _: Any) -> None:
+        if not model.training:
+            self.finish()
+
+    def _on_state_dict(self, *_: Any) -> None:
+        self.finish()
+
+    @torch.no_grad()
+    def _before_step(self, optimizer: BregmanOptimizer, *_: Any) -> None:
+        self._waited = []
+        for group in optimizer.param_groups:
+            group.pop("stride", None)
+        if self.frozen or not (self.catch_up and self.missed):
+            return
+        count = 1 + self.missed
+        layers = dict(weight_layers(self.model))
+        supports = {layers[name].weight: support for name, support in self._supports.items()}
+        for group in optimizer.param_groups:
+            if isinstance(group["reg"], Zero) or not any(p in supports for p in group["params"]):
+                continue
+            group["stride"] = math.sqrt(count) if isinstance(optimizer, AdaBreg) else count
+            for p in group["params"]:
+                if "subgrad" in optimizer.state.get(p, {}):
+                    # a parameter that was not frozen had all its steps everywhere
+                    support = supports.get(p) or _everywhere(p)
+                    v = support.restrict(optimizer.state[p]["subgrad"])
+                    self._waited.append((p, group, support, v))
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: BregmanOptimizer, *_: Any) -> None:
+        if self.frozen:
+            self.missed += 1
+            if self.missed == self.frozen_steps:
+                self._thaw()
+            return
+        for p, group, support, before in self._waited:
+            # on the support this was one step, not several
+            v, delta = optimizer.state[p]["subgrad"], group["delta"]
+            part = torch.lerp(before, support.restrict(v), 1 / group["stride"])
+            support.prolong(part, v)
+            support.prolong(group["reg"].prox(delta * part, delta), p)
+        for group in optimizer.param_groups:
+            group.pop("stride", None)
+        self._waited, self.missed = [], 0
+        self._release()
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Put restrictions in the places of the weights, in the layers and in the optimizer."""
+        ways: dict[nn.Module | None, Way] = {}
+        found: dict[str, Layer] = {}
+        regs = {p: group["reg"] for group in self.optimizer.param_groups for p in group["params"]}
+        chain = links(self.model)
+        for name, layer in weight_layers(self.model):
+            if obstacle := self._obstacle(layer):
+                self._choose.reasons[name] = f"dense: {obstacle}"
+                continue
+            reg = regs[layer.weight]
+            if not isinstance(reg, Zero):
+                layer.weight.grad = None  # before supports take memory
+            before, between = chain.get(layer, (None, []))
+            way = self._choose(name, layer, reg, ways.get(before), between)
+            if way is not None:
+                ways[layer], found[name] = way, layer
+        for name, layer in found.items():
+            self._layers[name] = self._restrict(layer, ways[layer])
+        self._supports = {name: ways[layer].support for name, layer in found.items()}
+        self._exchange({frozen.full: frozen.layer.weight for frozen in self._layers.values()})
+        self._options = self._reg_and_delta()
+        if self._layers:
+            self.frozen = True
+            self._hooks = [
+                self.model.register_forward_pre_hook(self._on_forward),
+                self.model.register_state_dict_pre_hook(self._on_state_dict),
+                self.model.register_load_state_dict_pre_hook(self._on_state_dict),
+            ]
+
+    def _obstacle(self, layer: Layer) -> str | None:
+        """Why the weight of a layer can't be frozen."""
+        if type(layer) not in _PLAIN or "forward" in vars(layer):
+            return f"{type(layer).__name__} may have a forward of its own"
+        holders = [
+            m for m in self.model.modules() for p in m._parameters.values() if p is layer.weight
+        ]
+        if len(holders) > 1:
+            return "its weight is shared"
+        if "subgrad" not in self.optimizer.state.get(layer.weight, {}):
+            return "its weight had no step of the optimizer"
+        return None
+
+    def _restrict(self, layer: Layer, way: Way) -> _Frozen:
+        full, states = layer.weight, self.optimizer.state
+        frozen = _Frozen(layer, full, states.pop(full))
+        full.grad = None
+        part = way.trained.restrict(full.detach())
+        layer.weight = nn.Parameter(part, requires_grad=full.requires_grad)
+        # what has no dimension is a counter of steps, common to both
+        states[layer.weight] = {
+            key: way.trained.restrict(value) if value.dim() else value
+            for key, value in frozen.state.items()
+        }
+        vars(layer)["forward"] = way
+        return frozen
+
+    def _thaw(self) -> None:
+        """Write back what the frozen steps did; linear layers still leave out what is zero."""
+        for frozen in self._layers.values():
+            support, weight = frozen.way.trained, frozen.layer.weight
+            support.prolong(weight, frozen.full)
+            for key, value in self.optimizer.state.pop(weight).items():
+                if value.dim():
+                    if key not in frozen.state:  # momentum that was zero before
+                        frozen.state[key] = torch.zeros_like(frozen.full)
+                    support.prolong(value, frozen.state[key])
+            self.optimizer.state[frozen.full] = frozen.state
+        self._exchange({frozen.layer.weight: frozen.full for frozen in self._layers.values()})
+        for frozen in self._layers.values():
+            way, layer = frozen.way, frozen.layer
+            smaller = layer.weight.numel() < frozen.full.numel()
+            layer.weight = frozen.full
+            del vars(layer)["forward"]
+            if isinstance(way, Sparse) and isinstance(layer, nn.Linear) and smaller:
+                vars(layer)["forward"] = way.with_full_gradient
+        self.frozen = False
+        if self._options != self._reg_and_delta():
+            self.optimizer.update_parameters()
+
+    def _release(self) -> None:
+        for frozen in self._layers.values():
+            vars(frozen.layer).pop("forward", None)
+        for hook in self._hooks:
+            hook.remove()
+        self._layers, self._hooks = {}, []
+
+    def _exchange(self, params: dict[Tensor, Tensor]) -> None:
+        for group in self.optimizer.param_groups:
+            group["params"] = [params.get(p, p) for p in group["params"]]
+
+    def _reg_and_delta(self) -> list[tuple[Regularizer, float]]:
+        return [(group["reg"], group["delta"]) for group in self.optimizer.param_groups]
+
+
+def _everywhere(p: Tensor) -> Entries:
+    return Entries(torch.arange(p.numel(), device=p.device).view(p.shape))
+
+
+def _check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, path: str) -> None:
+    wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    if wrapped or hasattr(model, "_orig_mod") or model._compiled_call_impl is not None:
+        raise TypeError(
+            "model must be a plain module, neither compiled nor wrapped for parallel training, "
+            f"got {type(model).__name__}"
+        )
+    if not isinstance(optimizer, BregmanOptimizer):
+        raise TypeError(f"optimizer must be LinBreg or AdaBreg, got {type(optimizer).__name__}")
+    if not isinstance(frozen_steps, int) or frozen_steps < 0:
+        raise ValueError(f"frozen_steps must be an integer of at least 0, got {frozen_steps}")
+    if path not in PATHS:
+        raise ValueError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
+    weights = {layer.weight for _, layer in weight_layers(model)}
+    blocks = [
+        block_dims(group["reg"], p.dim())
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if p in weights
+    ]
+    if all(dims is None for dims in blocks):
+        raise ValueError(
+            "optimizer must regularize the weight of a linear or convolution layer of model, "
+            "got none of that kind"
+        )
+    devices = {p.device.type for p in weights}
+    if path == "csr" and devices != {"cpu"}:
+        raise ValueError(f"path 'csr' needs a model on the cpu, got one on {', '.join(devices)}")

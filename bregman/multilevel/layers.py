@@ -1,0 +1,222 @@
+"""Layers that compute with the support of their weight alone: forward pass and both gradients.
+
+While a support is frozen its restriction, a smaller tensor, is in the place of the weight:
+
+    Masked     any layer and any support: the entries are put back among zeros
+    Csr        single entries of a linear layer, on a CPU: sparse times dense products
+    Gathered   rows and columns, that is neurons, filters and channels: a smaller dense layer
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bregman.models.groups import CONV
+from bregman.multilevel.supports import Entries, Support
+
+Layer = nn.Linear | CONV
+
+
+def dense(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a layer of this kind makes of x with another weight and bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, bias)
+    return layer._conv_forward(x, weight, bias)
+
+
+class Way:
+    """How a layer computes while its support is frozen; stands in for its ``forward``.
+
+    Args:
+        layer: has its whole weight here, and a restriction in its place whenever this is called.
+        support: of the weight.
+
+    Attributes:
+        trained: the support in the order that the restriction must have.
+    """
+
+    def __init__(self, layer: Layer, support: Support) -> None:
+        self.layer, self.support = layer, support
+        self.trained = support
+
+    def __call__(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Masked(Way):
+    """The layer itself with zeros outside of the support: right for all of them, and no faster."""
+
+    support: Entries
+
+    def __init__(self, layer: Layer, support: Entries) -> None:
+        super().__init__(layer, support)
+        self.shape = layer.weight.shape
+
+    def __call__(self, x: Tensor) -> Tensor:
+        weight = self.support.spread(self.layer.weight, self.shape)
+        return dense(self.layer, x, weight, self.layer.bias)
+
+
+class Sparse(Way):
+    """A layer whose products leave out what is zero."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.forward(x, self.layer.weight)
+
+    def forward(self, x: Tensor, part: Tensor) -> Tensor:
+        """The output, all features in and out, for the restriction of a weight to ``support``."""
+        raise NotImplementedError
+
+    def with_full_gradient(self, x: Tensor) -> Tensor:
+        """The output of a linear layer that has its whole weight, of which all gets a gradient.
+
+        The forward product and the gradient of x still leave out what is zero. In autocast, and if
+        someone put numbers outside of the support, the layer is just dense.
+        """
+        layer, weight = self.layer, self.layer.weight
+        part = self.support.restrict(weight.detach())
+        edited = part.count_nonzero() != weight.count_nonzero()
+        if edited or torch.is_autocast_enabled(x.device.type):
+            return dense(layer, x, weight, layer.bias)
+        return _AttachWeight.apply(self.forward(x, part), x, weight)
+
+
+class _AttachWeight(torch.autograd.Function):
+    """y as it is, and to the weight the gradient that it has in y = x W^T."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
+        (x,) = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        return grad, None, rows.t() @ x.reshape(-1, x.shape[-1])
+
+
+class Csr(Sparse):
+    """A linear layer in compressed sparse rows, in float32 or float64 on a CPU.
+
+    Its products are of matrices features x batch, so that a row of W adds up contiguous rows of x.
+    Between two such layers activations keep this layout in memory.
+
+    Args:
+        layer: linear.
+        support: single entries in ascending order.
+        before: what the layer in front is, if it is known that only activations are in between.
+    """
+
+    support: Entries
+
+    def __init__(self, layer: Layer, support: Entries, before: Way | None = None) -> None:
+        super().__init__(layer, support)
+        self.by_features = False
+        if isinstance(before, Csr):
+            before.by_features = True
+        n_out, n_in = layer.weight.shape
+        index = support.index.int()
+        rows = index // n_in
+        columns = index - rows * n_in
+        self.order = torch.argsort(columns, stable=True)
+        self.by_rows = columns, _starts(rows, n_out)
+        self.by_columns = rows.index_select(0, self.order), _starts(columns, n_in)
+        zeros = torch.zeros(len(columns), dtype=layer.weight.dtype)
+        with warnings.catch_warnings():  # torch's CSR tensors call themselves beta
+            warnings.simplefilter("ignore")
+            self.zeros = torch.sparse_csr_tensor(
+                self.by_rows[1], columns, zeros, (n_out, n_in), check_invariants=False
+            )
+
+    def forward(self, x: Tensor, part: Tensor) -> Tensor:
+        y = _CsrProduct.apply(x.reshape(-1, x.shape[-1]).t(), part, self)
+        if self.layer.bias is not None:
+            y = y.add_(self.layer.bias.unsqueeze(1))
+        # dense layers are slow to take what is transposed
+        y = y.t() if self.by_features else y.t().contiguous()
+        return y.view(*x.shape[:-1], -1)
+
+
+class _CsrProduct(torch.autograd.Function):
+    """W x with W in CSR, and the gradient of W on its pattern.
+
+    ``embedding_bag`` is this product, one bag per row of W, and on a CPU it is two to four times as
+    fast as torch's product of CSR tensors.
+    """
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    def forward(ctx: Any, x: Tensor, values: Tensor, csr: Csr) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, values)
+        ctx.csr = csr
+        return _bags(csr.by_rows, values, x)
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        csr, (x, values), grad = ctx.csr, ctx.saved_tensors, grad.contiguous()
+        grad_x = grad_values = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _bags(csr.by_columns, values.index_select(0, csr.order), grad)
+        if ctx.needs_input_grad[1]:
+            grad_values = torch.sparse.sampled_addmm(csr.zeros, grad, x.t(), beta=0).values()
+        return grad_x, grad_values, None
+
+
+def _bags(pattern: tuple[Tensor, Tensor], values: Tensor, x: Tensor) -> Tensor:
+    indices, starts = pattern
+    return F.embedding_bag(
+        indices, x, starts, mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+
+
+def _starts(index: Tensor, size: int) -> Tensor:
+    """Where each number in range(size) would start if ``index`` were sorted, and its length."""
+    starts = torch.zeros(size + 1, dtype=torch.int32)
+    starts[1:] = torch.bincount(index, minlength=size).cumsum(0)
+    return starts
+
+
+class Fastest(Way):
+    """Of several ways the fastest, by their times on the first batch.
+
+    Args:
+        ways: by name; for the same layer and support.
+        report: is given the name of the fastest and the seconds of each.
+    """
+
+    def __init__(
+        self, ways: Mapping[str, Way], report: Callable[[str, dict[str, float]], None]
+    ) -> None:
+        one = next(iter(ways.values()))
+        super().__init__(one.layer, one.support)
+        self.ways, self.report = ways, report
+
+    def __call__(self, x: Tensor) -> Tensor:
+        seconds = {name: _seconds(way, x) for name, way in self.ways.items()}
+        fastest = min(seconds, key=lambda name: seconds[name])
+        self.report(fastest, seconds)
+        vars(self.layer)["forward"] = self.ways[fastest]
+        return self.ways[fastest](x)
+
+
+def _seconds(way: Way, x: Tensor) -> float:
+    """The time of a forward and a backward pass, the least of three."""
+    times = []
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.detach().clone().requires_grad_(x.requires_grad)
+        wanted = [t for t in (x, way.layer.weight) if t.requires_grad]
+        for _ in range(3):
+            start = time.perf_counter()
+            y = way(x)
+            torch.autograd.grad(y, wanted, torch.ones_like(y))
+            times.append(time.perf_counter() - start)
+    return min(times)
