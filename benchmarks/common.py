@@ -3,14 +3,19 @@
 Imports no ``bregman``: the peer package of the same import name uses this module too.
 """
 
+import json
+import os
 import random
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torchvision
+from torch.profiler import ProfilerActivity, profile
 
 Shapes = list[tuple[int, ...]]
 
@@ -99,6 +104,27 @@ def timed(work: Callable[[], object], repeat: int = 1) -> Callable[[], float]:
         return (clock() - start) / repeat
 
     return run
+
+
+def allocations(work: Callable[[], object]) -> tuple[int, int]:
+    """What a piece of work allocates, from the profiler's record of allocations and releases.
+
+    Returns:
+        The most bytes alive at once, and the bytes still alive after it.
+    """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        work()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        recorded.export_chrome_trace(str(path))
+        events = json.loads(path.read_text())["traceEvents"]
+    changes = [event for event in events if event["name"] == "[memory]"]
+    alive = peak = 0
+    for change in sorted(changes, key=lambda event: event["ts"]):
+        alive += change["args"]["Bytes"]
+        peak = max(peak, alive)
+    return peak, alive
 
 
 def ratio_rows(

@@ -1,15 +1,9 @@
 """Optimizer state, and the memory that one step allocates, per parameter of ResNet-18."""
 
-import json
-import os
-import tempfile
-from pathlib import Path
-
 import torch
-from common import Row, resnet18_shapes
+from common import Row, allocations, resnet18_shapes
 from optimizer_step import optimizers
 from torch.optim import Optimizer
-from torch.profiler import ProfilerActivity, profile
 
 STATE_TENSORS = {
     "SGD fused": 0,
@@ -37,30 +31,9 @@ def state_bytes(optimizer: Optimizer) -> int:
     )
 
 
-def step_bytes(optimizer: Optimizer) -> tuple[int, int]:
-    """What one step allocates, from the profiler's record of every allocation and release.
-
-    Returns:
-        The most bytes alive at once, and the bytes still alive after the step.
-    """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        optimizer.step()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trace.json"
-        recorded.export_chrome_trace(str(path))
-        events = json.loads(path.read_text())["traceEvents"]
-    changes = [event for event in events if event["name"] == "[memory]"]
-    alive = peak = 0
-    for change in sorted(changes, key=lambda event: event["ts"]):
-        alive += change["args"]["Bytes"]
-        peak = max(peak, alive)
-    return peak, alive
-
-
 def measure() -> list[Row]:
     """State, peak and what stays of one step, in bytes per parameter, on one thread."""
     torch.set_num_threads(1)
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
     shapes = resnet18_shapes()
     n = sum(torch.Size(shape).numel() for shape in shapes)
     made = optimizers(shapes)
@@ -68,7 +41,7 @@ def measure() -> list[Row]:
     for name, tensors in STATE_TENSORS.items():
         optimizer = made[name]()
         optimizer.step()
-        peak, left = step_bytes(optimizer)
+        peak, left = allocations(optimizer.step)
         values = {
             "state_bytes": (state_bytes(optimizer) / n, f"<= {4 * tensors}"),
             "step_peak_bytes": (peak / n, ""),

@@ -4,12 +4,10 @@ Prints tables; writes results.csv and environment.json beside this file. ``--qui
 of the rounds and writes nothing.
 """
 
-import csv
 import json
 import os
 import subprocess
 import sys
-from itertools import groupby
 from pathlib import Path
 
 import inference
@@ -17,6 +15,7 @@ import memory
 import optimizer_step
 import training_epoch
 from common import CASES, Row
+from report import print_tables, write
 
 from bregman.runs import environment
 
@@ -60,26 +59,6 @@ def against_peer(rows: list[Row]) -> list[Row]:
     return made
 
 
-def met(row: Row) -> str:
-    """Whether the value meets its target, in a word."""
-    if not row.target:
-        return ""
-    sign, bound = row.target.split()
-    ok = row.value <= float(bound) if sign == "<=" else row.value >= float(bound)
-    return f"{row.target}  {'met' if ok else 'MISSED'}"
-
-
-def print_tables(rows: list[Row]) -> None:
-    """One table per benchmark, case and number of threads."""
-    for (benchmark, case, threads), group in groupby(rows, key=lambda row: row[:2] + row[3:4]):
-        print(f"\n{benchmark}: {case}, {threads} thread{'s' * (threads > 1)}")
-        for row in group:
-            if row.metric == "ratio_of_minima":
-                continue
-            unit = f"{row.metric} over {row.baseline}" if row.baseline else row.metric
-            print(f"  {row.name:44} {row.value:9.3f}  {unit:56} {met(row)}".rstrip())
-
-
 def main(quick: bool) -> None:
     """Run all benchmarks."""
     # taken first: it tells which code was measured
@@ -103,10 +82,7 @@ def main(quick: bool) -> None:
     print_tables(rows)
     if quick:
         return
-    with (HERE / "results.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Row._fields)
-        writer.writerows(row._replace(value=float(f"{row.value:.4g}")) for row in rows)
+    write(rows, HERE / "results.csv")
     (HERE / "environment.json").write_text(json.dumps(provenance, indent=2) + "\n")
 
 

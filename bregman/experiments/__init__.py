@@ -7,6 +7,7 @@ from bregman.experiments import (
     fashion_mnist_cnn,
     mnist_acceleration,
     mnist_comparison,
+    what_sparsity_buys,
 )
 from bregman.experiments.experiment import SCALES, Experiment, Results, Row, Scale, paper_reference
 
@@ -19,6 +20,7 @@ EXPERIMENTS = {
         cifar10_resnet,
         denoising_autoencoder,
         architecture_search,
+        what_sparsity_buys,
     )
 }
 

@@ -22,8 +22,16 @@ from bregman.plots.denoising_autoencoder import (
 from bregman.plots.explore import explore
 from bregman.plots.mnist import mnist_acceleration, mnist_comparison
 from bregman.plots.style import save
+from bregman.plots.what_sparsity_buys import (
+    accuracy_at_density,
+    frozen_steps_map,
+    sparsity_targets,
+    support_turnover,
+    whole_runs,
+)
 
 __all__ = [
+    "accuracy_at_density",
     "architecture_growth",
     "architecture_images",
     "architecture_networks",
@@ -34,6 +42,7 @@ __all__ = [
     "denoised_digits",
     "denoising_training",
     "explore",
+    "frozen_steps_map",
     "hourglass",
     "hourglass_frame",
     "hourglass_over_seeds",
@@ -44,4 +53,7 @@ __all__ = [
     "resnet_paths",
     "save",
     "save_hourglass_animation",
+    "sparsity_targets",
+    "support_turnover",
+    "whole_runs",
 ]
