@@ -84,8 +84,10 @@ def run(
 
 
 def _show(results: Results) -> None:
-    table = results.beside_paper().round(2).to_string(na_rep="")
-    typer.echo("\n".join(f"  {line}" for line in table.splitlines()))
+    table = results.beside_paper()
+    if not table.empty:
+        lines = table.round(2).to_string(na_rep="").splitlines()
+        typer.echo("\n".join(f"  {line}" for line in lines))
     diverged = results.summary.query("status == 'diverged'")
     for row in diverged.itertuples():
         typer.echo(f"  diverged (NaN loss): {row.label}, seed {row.seed}")

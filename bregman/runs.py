@@ -7,6 +7,7 @@ import hashlib
 import json
 import platform
 import subprocess
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -71,9 +72,8 @@ class RunStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            with replacing(folder / "writable") as probe:
-                probe.touch()
-            (folder / "writable").unlink()
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             raise RunStoreError(
                 f"the results folder {folder} can't be written ({error.strerror}); "

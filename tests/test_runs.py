@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,13 @@ def test_a_results_folder_that_can_not_be_written_is_found_out_first(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunStoreError, match=r"can't be written .*BREGMAN_RESULTS"):
         RunStore(tmp_path / "file" / "runs")
+
+
+def test_a_results_folder_may_be_opened_by_many_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        folders = pool.map(lambda _: RunStore(tmp_path / "runs").folder, range(400))
+        assert set(folders) == {tmp_path / "runs"}
+    assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_full_disk_while_writing_keeps_the_checkpoint(tmp_path, monkeypatch):

@@ -107,7 +107,8 @@ def architecture_quality(history: pd.DataFrame) -> Figure:
         history: of the experiment.
 
     Returns:
-        Two panels over the epochs, both on the validation images; dashed without skips.
+        Two panels over the epochs, both on the validation images; dashed without skips. The
+        accuracy is shown from 5 points below the worst network's last one.
     """
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.8))
@@ -126,7 +127,10 @@ def architecture_quality(history: pd.DataFrame) -> Figure:
                 ax.plot(mean.index, mean, color=color, ls="--" if forbidden else "-", label=run)
             ax.set(xlabel="Epoch", ylabel=label)
             ax.xaxis.get_major_locator().set_params(integer=True)
-            ax.legend()
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+            if metric == "accuracy":  # the first epochs would flatten all that comes later
+                last = factor * table.loc[table["epoch"] == table["epoch"].max(), "value"]
+                ax.set_ylim(last.min() - 5, last.max() + 1)
     return fig
 
 
