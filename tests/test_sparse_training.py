@@ -111,8 +111,8 @@ def test_a_model_starts_with_the_density_asked_for(network, neurons):
     made = config(TINY, 0, network, **BREGMAN, neurons=neurons, density=0.3)
     model = make_model(made, generator())
     weights = [layer.weight for _, layer in weight_layers(model)]
-    if neurons and network != "autoencoder":
-        assert (weights.pop() != 0).all(), "each class keeps its output"
+    if neurons:
+        assert (weights.pop() != 0).all(), "outputs stay"
     if neurons:
         entries = [(w != 0).flatten(1) for w in weights]
         assert all(torch.equal(e.any(1), e.all(1)) for e in entries), "whole rows and filters"
@@ -151,9 +151,7 @@ def test_weights_are_regularized_and_nothing_else(network, neurons):
     for _, layer in hidden:
         filters = GroupL12(0.05, dim=1 if layer.weight.dim() == 2 else (1, 2, 3))
         assert regs.pop(layer.weight) == (filters if neurons else L1(0.05))
-    free = neurons and network == "CNN"
-    expected = GroupL12(0.05, dim=1) if neurons else L1(0.05)
-    assert regs.pop(output.weight) == (Zero() if free else expected)
+    assert regs.pop(output.weight) == (Zero() if neurons else L1(0.05))
     assert set(regs.values()) == {Zero()}
 
 

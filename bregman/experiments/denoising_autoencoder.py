@@ -347,7 +347,7 @@ EXPERIMENT = Experiment(
             FIGURE_5,
             "Bregman",
             "LinBreg",
-            {"optimizer": "LinBreg", "lr": 5.0, "lam": LAM},
+            {"optimizer": "LinBreg", "lr": 60.0, "lam": LAM},
             scales=("quick", "paper"),
             seeds=1,
         ),

@@ -65,14 +65,15 @@ class SparseTraining:
         optimizer: "SGD", "Adam", "LinBreg" or "AdaBreg".
         lr: the learning rate tau at first; it falls to zero along a cosine.
         lam: the weight of the regularizer, with a target only at first.
-        neurons: regularize all that leads into a neuron or filter as one, but for the outputs of
-            a classifier; otherwise single weights.
+        neurons: regularize all that leads into a hidden neuron or filter as one; otherwise single
+            weights.
         density: r of the sparse initialization.
         gain: its factor on the standard deviation of the weights.
         target: the density that the baseline, or the steering of lambda, leads to; None for a
             constant lambda, or no sparsity at all.
         baseline: "static", "SET", "RigL" or "pruning"; None for none.
         frozen_steps: m of multilevel training, 0 for the optimizer as it is.
+        catch_up: a full step counts m + 1 times for what is zero.
         path: how layers compute in frozen steps. Only a CPU has sparse products that pay: "csr" is
             "masked" on other devices.
         turnover: record how the support changes from one full step to the next.
@@ -97,6 +98,7 @@ class SparseTraining:
     target: float | None
     baseline: str | None
     frozen_steps: int
+    catch_up: bool
     path: str
     turnover: bool
     keep: bool
@@ -206,10 +208,9 @@ def make_model(config: SparseTraining, generator: torch.Generator) -> nn.Module:
 
 
 def sparse_layers(config: SparseTraining, model: nn.Module) -> nn.ModuleList:
-    """All layers with weights, but for the outputs of a classifier that is sparse by neurons."""
+    """All layers with weights, but for the last one where whole neurons go: outputs stay."""
     layers = [layer for _, layer in weight_layers(model)]
-    every_class = config.neurons and config.network != "autoencoder"
-    return nn.ModuleList(layers[:-1] if every_class else layers)
+    return nn.ModuleList(layers[:-1] if config.neurons else layers)
 
 
 def make_optimizer(config: SparseTraining, model: nn.Module) -> Optimizer:
@@ -258,7 +259,7 @@ def attach(
         return {}
     on_cpu = all(p.is_cpu for p in model.parameters())
     path = "masked" if config.path == "csr" and not on_cpu else config.path
-    cycle = Multilevel(model, optimizer, config.frozen_steps, path=path)
+    cycle = Multilevel(model, optimizer, config.frozen_steps, path=path, catch_up=config.catch_up)
     attached: dict[str, Any] = {"multilevel": cycle}
     if config.turnover:
         attached["turnover"] = Turnover(optimizer, cycle)
