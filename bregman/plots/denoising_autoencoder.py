@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from PIL import Image
 
 from bregman.paths import figures_dir, replacing
-from bregman.plots.style import BLACK, BLUE, GRAY, PINK, STYLE, VERMILION
+from bregman.plots.style import BLACK, BLUE, GRAY, ORANGE, PINK, STYLE, VERMILION
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -23,7 +23,13 @@ WIDTH = 784
 # from the first epoch to the last
 SHADES = ("#F2F6FB", "#A9CDE5", "#4F97C9", "#33548A")
 PAPER = "bone_r"
-PALETTE = {"AdaBreg": BLUE, "LinBreg": PINK, "Adam": VERMILION, "SGD": BLACK}
+PALETTE = {
+    "AdaBreg": BLUE,
+    "LinBreg": PINK,
+    "Adam": VERMILION,
+    "Adam (gain 0.5)": ORANGE,
+    "SGD": BLACK,
+}
 
 
 def hourglass(history: pd.DataFrame, run: str, seed: int = 0) -> Figure:
