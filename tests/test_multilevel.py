@@ -157,9 +157,11 @@ def textbook(model, optimizer, m, steps, cut=(), catch_up=True, lr=lambda k: 1.0
     ada = isinstance(optimizer, AdaBreg)
     state = {}
     missed = m  # the first step is a full one
+    n_full = 0
     for k in range(steps):
         gradients = torch.autograd.grad(minibatch_loss(model, k), parameters(optimizer))
         full = missed == m or k in cut
+        n_full += full
         for p, g in zip(parameters(optimizer), gradients, strict=True):
             group = next(group for group in optimizer.param_groups if p in set(group["params"]))
             reg, delta, tau = group["reg"], group["delta"], lr(k) * group["lr"]
@@ -180,7 +182,10 @@ def textbook(model, optimizer, m, steps, cut=(), catch_up=True, lr=lambda k: 1.0
                 s["m1"] = torch.where(moving, beta * s["m1"] + (1 - beta) * tau * g, s["m1"])
                 step = s["m1"]
             count = 1 + missed if catch_up and k else 1
-            count = math.sqrt(count) if ada else count
+            if ada:
+                # the moments outside have seen full steps alone
+                first, second = ((1 - b**t) / (1 - b**n_full) for b in (b1, b2))
+                count = math.sqrt(count) * first / math.sqrt(second)
             outside = torch.full_like(g, count if full else 0.0)
             s["v"] = s["v"] - step * outside.masked_fill(s["inside"], 1.0)
             theta.copy_(torch.where(moving, reg.prox(delta * s["v"], delta), theta))
@@ -220,6 +225,23 @@ def test_follows_the_textbook(optimizer, regs, path):
     thetas, vs = textbook(model, optimizer, 4, 32, cut)
     assert_close([p.detach() for p in parameters(ours)], thetas)
     assert_close([ours.state[p]["subgrad"] for p in parameters(ours)], vs)
+
+
+@pytest.mark.parametrize(("catch_up", "expected"), [(False, 10.0), (True, 1 + 9 * 5**0.5)])
+def test_adabreg_moves_by_tau_where_the_gradient_is_constant(catch_up, expected):
+    model = torch.nn.Linear(3, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 0.0, 0.0]]))
+    optimizer = AdaBreg(model.parameters(), lr=0.01, reg=L1(10.0))
+    cycle = Multilevel(model, optimizer, 4, path="masked", catch_up=catch_up)
+    weight = model.weight
+    for _ in range(50):
+        optimizer.zero_grad()
+        model(torch.tensor([[1.0, 1.0, -1.0]])).sum().backward()
+        optimizer.step()
+    cycle.finish()
+    v = optimizer.state[weight]["subgrad"]
+    torch.testing.assert_close(v[0, 1:] / 0.01, torch.tensor([-expected, expected]))
 
 
 @every_optimizer

@@ -45,7 +45,7 @@ class Multilevel:
     There LinBreg moves v by 1 + n times its step, and AdaBreg by sqrt(1 + n) times: its steps are
     of size tau whatever the gradient, so outside of the support v is mostly a random walk, and with
     the root it reaches lambda as fast as without frozen steps. Momentum and moments there are
-    averages over full steps alone, with bias corrections that count all steps.
+    averages over full steps alone, and so their bias corrections count full steps alone.
 
     The training loop stays as it is, with schedulers, closures and ``GradScaler``:
 
@@ -98,6 +98,8 @@ class Multilevel:
         self.model, self.optimizer = model, optimizer
         self.frozen_steps, self.catch_up = frozen_steps, catch_up
         self.frozen, self.missed = False, 0
+        # all steps of the optimizer so far, and how many of them were frozen
+        self._steps, self._skipped = _steps_taken(optimizer), 0
         self._choose = Choice(path)
         # by the names of layers: those in the present cycle, and the supports of the last full step
         self._layers: dict[str, _Frozen] = {}
@@ -133,6 +135,8 @@ class Multilevel:
         self.finish()
         return {
             "missed": self.missed,
+            "steps": self._steps,
+            "skipped": self._skipped,
             "supports": {name: vars(support) for name, support in self._supports.items()},
             "fastest": self._choose.fastest,
         }
@@ -141,6 +145,7 @@ class Multilevel:
         """Go on from a stored state; those of model and optimizer are to be loaded as well."""
         self.finish()
         self.missed, self._choose.fastest = state["missed"], dict(state["fastest"])
+        self._steps, self._skipped = state["steps"], state["skipped"]
         devices = {name: layer.weight.device for name, layer in weight_layers(self.model)}
         self._supports = {}
         for name, parts in state["supports"].items():
@@ -159,15 +164,16 @@ class Multilevel:
         self._waited = []
         for group in optimizer.param_groups:
             group.pop("stride", None)
-        if self.frozen or not (self.catch_up and self.missed):
+        if self.frozen or not self.missed:
             return
-        count = 1 + self.missed
         layers = dict(weight_layers(self.model))
         supports = {layers[name].weight: support for name, support in self._supports.items()}
         for group in optimizer.param_groups:
             if isinstance(group["reg"], Zero) or not any(p in supports for p in group["params"]):
                 continue
-            group["stride"] = math.sqrt(count) if isinstance(optimizer, AdaBreg) else count
+            if (stride := self._stride(group)) == 1:
+                continue
+            group["stride"] = stride
             for p in group["params"]:
                 if "subgrad" in optimizer.state.get(p, {}):
                     # a parameter that was not frozen had all its steps everywhere
@@ -175,10 +181,23 @@ class Multilevel:
                     v = support.restrict(optimizer.state[p]["subgrad"])
                     self._waited.append((p, group, support, v))
 
+    def _stride(self, group: dict[str, Any]) -> float:
+        """How many of the optimizer's steps v moves by outside of the support in this full step."""
+        count = 1 + self.missed if self.catch_up else 1
+        if not isinstance(self.optimizer, AdaBreg):
+            return count
+        (beta1, beta2), steps = group["betas"], self._steps + 1
+        full = steps - self._skipped
+        first = (1 - beta1**steps) / (1 - beta1**full)
+        second = (1 - beta2**steps) / (1 - beta2**full)
+        return math.sqrt(count / second) * first
+
     @torch.no_grad()
     def _after_step(self, optimizer: BregmanOptimizer, *_: Any) -> None:
+        self._steps += 1
         if self.frozen:
             self.missed += 1
+            self._skipped += 1
             if self.missed == self.frozen_steps:
                 self._thaw()
             return
@@ -287,6 +306,10 @@ class Multilevel:
 
     def _reg_and_delta(self) -> list[tuple[Regularizer, float]]:
         return [(group["reg"], group["delta"]) for group in self.optimizer.param_groups]
+
+
+def _steps_taken(optimizer: BregmanOptimizer) -> int:
+    return max((int(s["step"]) for s in optimizer.state.values() if "step" in s), default=0)
 
 
 def _everywhere(p: Tensor) -> Entries:
