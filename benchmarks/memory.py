@@ -12,7 +12,7 @@ STATE_TENSORS = {
     "LinBreg l1 fused": 1,
     "LinBreg l1 momentum fused": 2,
     "LinBreg kernel groups fused": 1,
-    "LinBreg kernel groups fused, channels_last": 1,
+    "LinBreg kernel groups, channels_last": 1,
     "AdaBreg l1 fused": 3,
     "LinBreg l1": 1,
     "LinBreg l1 momentum": 2,

@@ -55,28 +55,23 @@ def optimizers(shapes: Shapes) -> dict[str, Callable[[], Optimizer]]:
         if has_kernels:
             made[f"LinBreg kernel groups{mode}"] = partial(make, LinBreg, conv=kernels)
     if has_kernels:
-        make = partial(make, LinBreg, channels_last=True)
-        made["LinBreg l1 fused, channels_last"] = make
-        made["LinBreg kernel groups fused, channels_last"] = partial(make, conv=kernels)
+        make = partial(bregman_optimizer, LinBreg, shapes, channels_last=True)
+        made["LinBreg l1, channels_last"] = make
+        made["LinBreg kernel groups, channels_last"] = partial(make, conv=kernels)
     return made
 
 
 COMPARISONS = [
-    ("LinBreg l1 fused", "SGD fused", "<= 1.9"),
+    ("LinBreg l1", "SGD fused", "<= 1.9"),
+    ("LinBreg l1 fused", "SGD fused", ""),
     ("LinBreg l1", "SGD", ""),
+    ("LinBreg l1 momentum", "SGD momentum fused", ""),
     ("LinBreg l1 momentum fused", "SGD momentum fused", ""),
     ("AdaBreg l1 fused", "Adam fused", "<= 1.45"),
     ("AdaBreg l1", "Adam", ""),
-    ("LinBreg kernel groups fused", "LinBreg l1 fused", "<= 2.5"),
     ("LinBreg kernel groups", "LinBreg l1", "<= 2.5"),
-    (
-        "LinBreg kernel groups fused, channels_last",
-        "LinBreg l1 fused, channels_last",
-        "<= 2.5",
-    ),
-    ("LinBreg l1", "SGD fused", ""),
-    ("LinBreg l1 momentum fused", "SGD fused", ""),
-    ("LinBreg kernel groups fused", "SGD fused", ""),
+    ("LinBreg kernel groups", "SGD fused", ""),
+    ("LinBreg kernel groups, channels_last", "LinBreg l1, channels_last", "<= 2.5"),
     ("AdaBreg l1", "Adam fused", ""),
     ("SGD", "SGD fused", ""),
     ("SGD foreach", "SGD fused", ""),

@@ -52,9 +52,9 @@ def against_peer(rows: list[Row]) -> list[Row]:
     """How many times faster than the peer: both were timed beside the same torch optimizer."""
     ratios = {(row.name, row.baseline): row for row in rows if row.metric == "ratio"}
     made = []
-    for kind, baseline in (("LinBreg", "SGD fused"), ("AdaBreg", "Adam fused")):
-        ours = ratios[f"{kind} l1 fused", baseline]
-        peer = ratios[f"bregman-learning {kind} l1", baseline]
+    for name, baseline in (("LinBreg l1", "SGD fused"), ("AdaBreg l1 fused", "Adam fused")):
+        ours = ratios[name, baseline]
+        peer = ratios[f"bregman-learning {name.removesuffix(' fused')}", baseline]
         made.append(peer._replace(value=peer.value / ours.value, baseline=ours.name, target=">= 3"))
     return made
 

@@ -161,9 +161,14 @@ class GroupL12(Regularizer):
     def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
         # what is overwritten in the end can hold the squares until then
         free = out is not None and out.data_ptr() != x.data_ptr()
-        norms = self._norms(x, squares=out if free else None)
-        shrunk = (norms - step * self._threshold(x)).relu_()
-        return torch.mul(x, shrunk.div_(self._nonzero(norms)), out=out)
+        norms, threshold = self._norms(x, squares=out if free else None), step * self._threshold(x)
+        if torch.is_grad_enabled():
+            scale = (1 - threshold / self._nonzero(norms)).relu()
+        else:
+            # the same, in the memory of the norms
+            norms.clamp_(min=torch.finfo(norms.dtype).tiny)
+            scale = norms.reciprocal_().mul_(-threshold).add_(1).relu_()
+        return torch.mul(x, scale, out=out)
 
     def subgrad(self, x: Tensor) -> Tensor:
         # scaled first, since the square of a tiny number is zero
@@ -191,14 +196,16 @@ class GroupL12(Regularizer):
         return self.dim if isinstance(self.dim, tuple) else (self.dim,)
 
     def _norms(self, x: Tensor, squares: Tensor | None = None) -> Tensor:
-        # On a CPU vector_norm is slow for groups of a few numbers, and 3 to 15 times slower than
-        # this where memory runs across the groups; but its derivative at zero is zero, not NaN.
+        # On a CPU vector_norm is 3 to 15 times slower than this where memory runs across the
+        # groups, and on one thread it is slow for groups of a few numbers (mv has one thread, and
+        # what other cores wrote comes to it slowly); but its derivative at zero is zero, not NaN.
         if x.is_cpu and not torch.is_grad_enabled():
             n = self._group_size(x)
             last = range(x.dim() - len(self._dims), x.dim())
             if all(x.stride(d) != 1 for d in self._dims):
                 return torch.square(x, out=squares).sum(self._dims, keepdim=True).sqrt_()
-            if 0 < n < 64 and x.is_contiguous() and {d % x.dim() for d in self._dims} == set(last):
+            rows = x.is_contiguous() and {d % x.dim() for d in self._dims} == set(last)
+            if rows and 0 < n < 64 and torch.get_num_threads() == 1:
                 sums = torch.mv(torch.square(x, out=squares).reshape(-1, n), x.new_ones(n))
                 return sums.sqrt_().view(*x.shape[: last.start], *(1 for _ in last))
         return torch.linalg.vector_norm(x, dim=self._dims, keepdim=True)

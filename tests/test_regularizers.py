@@ -270,6 +270,26 @@ def test_value_can_be_trained_on(reg, shape, J, dtype):
 
 @every_dtype
 @every_case
+@pytest.mark.parametrize("threads", [1, 2])
+def test_prox_in_an_optimizer_is_the_one_that_can_be_trained_through(reg, shape, J, dtype, threads):
+    # without gradients there are shortcuts, which depend on the number of threads
+    x = torch.tensor(mixed(shape, J), dtype=dtype)
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            close(reg.prox(x), J.prox(x.double().numpy()), dtype)
+    finally:
+        torch.set_num_threads(1)
+    # the prox is the gradient of the conjugate of J + |.|^2 / 2: its Jacobian is symmetric
+    jacobian = torch.autograd.functional.jacobian(reg.prox, x).view(x.numel(), x.numel())
+    close(jacobian, jacobian.T.double().numpy(), dtype)
+    eigenvalues = torch.linalg.eigvalsh(jacobian.double())
+    assert eigenvalues.min() > -1e-5
+    assert eigenvalues.max() < 1 + 1e-5
+
+
+@every_dtype
+@every_case
 def test_subgrad_is_the_least_norm_subgradient(reg, shape, J, dtype):
     x = mixed(shape, J)
     p = reg.subgrad(torch.tensor(x, dtype=dtype))
