@@ -74,6 +74,8 @@ GRIDS = [
 def test_prolong_writes_what_restrict_reads_and_nothing_else(support, memory_format):
     full = torch.arange(60.0).view(5, 3, 2, 2).to(memory_format=memory_format)
     part = support.restrict(full)
+    if isinstance(support, Grid):  # convolutions are fast in one of the formats, and must keep it
+        assert part.is_contiguous(memory_format=memory_format)
     places = set(part.flatten().tolist())
     assert len(places) == part.numel()
     before, strides = full.clone(), full.stride()
@@ -84,12 +86,25 @@ def test_prolong_writes_what_restrict_reads_and_nothing_else(support, memory_for
     torch.testing.assert_close(support.restrict(full), -1 - part)
 
 
-def test_spread_puts_the_entries_among_zeros():
-    weight = sparse_weight((4, 3, 2, 2), (2, 3))
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_spread_puts_the_entries_among_zeros(memory_format):
+    weight = sparse_weight((4, 3, 2, 2), (2, 3)).to(memory_format=memory_format)
     support = nonzero_entries(weight, (2, 3))
     part = support.restrict(weight).requires_grad_()
-    assert torch.equal(support.spread(part, weight.shape), weight)
-    assert torch.autograd.gradcheck(lambda part: support.spread(part, weight.shape), part)
+    assert torch.equal(support.spread(part, weight), weight)
+    assert support.spread(part, weight).stride() == weight.stride()
+    assert torch.autograd.gradcheck(lambda part: support.spread(part, weight), part)
+
+
+def test_feature_maps_of_one_channel_images_keep_their_format():
+    # with one input channel both formats have the same order in memory, and only strides tell
+    full = torch.randn(6, 1, 3, 3).to(memory_format=torch.channels_last)
+    image = torch.randn(2, 1, 8, 8)
+    part = Grid(torch.tensor([0, 2, 3])).restrict(full)
+    spread = Entries(torch.arange(9)).spread(full.flatten()[:9], full)
+    for weight in (full, part, spread):
+        maps = torch.nn.functional.conv2d(image, weight)
+        assert maps.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_tiny_numbers_are_part_of_the_support():

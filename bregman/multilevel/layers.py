@@ -55,10 +55,10 @@ class Masked(Way):
 
     def __init__(self, layer: Layer, support: Entries) -> None:
         super().__init__(layer, support)
-        self.shape = layer.weight.shape
+        self.full = layer.weight
 
     def __call__(self, x: Tensor) -> Tensor:
-        weight = self.support.spread(self.layer.weight, self.shape)
+        weight = self.support.spread(self.layer.weight, self.full)
         return dense(self.layer, x, weight, self.layer.bias)
 
 

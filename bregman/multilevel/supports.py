@@ -37,10 +37,11 @@ class Entries:
         if not full.is_contiguous():  # then flat is a copy
             full.copy_(flat.view(full.shape))
 
-    def spread(self, part: Tensor, shape: torch.Size) -> Tensor:
-        """The entries among zeros, in the shape of the weight; differentiable in ``part``."""
-        zeros = part.new_zeros(shape.numel())
-        return zeros.index_copy(0, self.index.flatten(), part.flatten()).view(shape)
+    def spread(self, part: Tensor, like: Tensor) -> Tensor:
+        """The entries among zeros, a tensor like the weight; differentiable in ``part``."""
+        zeros = part.new_zeros(like.numel())
+        spread = zeros.index_copy(0, self.index.flatten(), part.flatten()).view(like.shape)
+        return _laid_out_as(like, spread)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ class Grid:
 
     def restrict(self, full: Tensor) -> Tensor:
         """The entries at the support, a new tensor."""
-        rows = full.index_select(0, self.rows)
-        return rows if self.columns is None else rows.index_select(1, self.columns)
+        part = full.index_select(0, self.rows)
+        if self.columns is not None:
+            part = part.index_select(1, self.columns)
+        return _laid_out_as(full[: part.shape[0], : part.shape[1]], part)
 
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write the entries back; what is outside of the support stays as it is."""
@@ -127,6 +130,14 @@ def nonzero_entries(weight: Tensor, dims: tuple[int, ...]) -> Entries:
 
 def _along(dim: int, values: Tensor, ndim: int) -> Tensor:
     return values.view([-1 if d == dim else 1 for d in range(ndim)])
+
+
+def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+    """x with its dimensions in memory in the order of a tensor of its shape, as channels_last."""
+    strides = torch.empty_like(like, device="meta").stride()
+    if x.stride() == strides:
+        return x
+    return x.new_empty_strided(x.shape, strides).copy_(x)
 
 
 def missing(index: Tensor, size: int) -> Tensor:
