@@ -37,6 +37,7 @@ from bregman.experiments.sparse_training import (
     make_model,
     make_optimizer,
     make_task,
+    product_densities,
 )
 from bregman.experiments.what_sparsity_buys import (
     DENSE,
@@ -45,7 +46,7 @@ from bregman.experiments.what_sparsity_buys import (
     SPARSE_PRODUCTS,
     WHOLE_RUNS,
 )
-from bregman.flops import forward_flops, layer_densities, sparse_share, step_share
+from bregman.flops import forward_flops, sparse_share, step_share
 from bregman.inference import to_csr
 from bregman.initialization import sparse_init_
 from bregman.models import MLP, param_groups, weight_layers
@@ -154,7 +155,7 @@ class Arm:
         return math.inf
 
     def _share(self) -> float:
-        return sparse_share(self.flops, layer_densities(self.model))
+        return sparse_share(self.flops, product_densities(self.config, self.model))
 
 
 def make_arms(network: str, epochs: int) -> dict[str, Arm]:

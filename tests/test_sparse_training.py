@@ -19,6 +19,7 @@ from bregman.experiments.sparse_training import (
     make_model,
     make_optimizer,
     make_task,
+    product_densities,
     train,
     training_flops,
 )
@@ -238,7 +239,7 @@ FLOPS = {"a": 300.0, "b": 100.0}
 
 def densities(*epochs):
     return [
-        Record(epoch, "weights", f"density_{name}", value)
+        Record(epoch, "weights", f"products_{name}", value)
         for epoch, values in enumerate(epochs)
         for name, value in zip(FLOPS, values, strict=True)
     ]
@@ -266,6 +267,17 @@ def test_training_flops_against_a_count_by_hand():
     for method in ("static", "SET", "pruning"):
         fixed = share(optimizer="SGD", baseline=method, target=0.1)
         assert fixed == pytest.approx(cost(0, 10))
+
+
+@pytest.mark.parametrize("neurons", [False, True])
+def test_products_leave_out_what_a_dead_neuron_or_filter_gives(neurons):
+    made = config(TINY, 0, "CNN", **BREGMAN, neurons=neurons)
+    model = make_model(config(TINY, 0, "CNN", optimizer="SGD"), generator())
+    left = {"conv1": 0.5, "conv2": 0.25, "fc1": 0.125, "fc2": 1.0}
+    for name, layer in weight_layers(model):
+        layer.weight.data[int(left[name] * len(layer.weight)) :] = 0
+    products = {"conv1": 0.5, "conv2": 0.5 * 0.25, "fc1": 0.25 * 0.125, "fc2": 0.125}
+    assert product_densities(made, model) == (products if neurons else left)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 300])

@@ -29,6 +29,7 @@ from bregman.flops import forward_flops, layer_densities, sparse_share, step_sha
 from bregman.initialization import sparse_init_
 from bregman.models import MLP, Autoencoder, ConvNet, ResNet18, param_groups, weight_layers
 from bregman.multilevel import Multilevel
+from bregman.multilevel.gathered import links
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.runs import Outcome
@@ -328,8 +329,8 @@ def train(
 
     def measure(model: nn.Module) -> dict[str, float]:
         measures = weight_measures(model)
-        for name, density in layer_densities(model).items():
-            measures[f"density_{name}"] = density
+        for name, density in product_densities(config, model).items():
+            measures[f"products_{name}"] = density
         if "target" in attached:
             measures["lam"] = optimizer.param_groups[0]["reg"].lam
         if "turnover" in attached:
@@ -374,6 +375,20 @@ def train(
     return Outcome(training, result, arrays if config.keep else {})
 
 
+def product_densities(config: SparseTraining, model: nn.Module) -> dict[str, float]:
+    """The share of each layer's weights that its products need.
+
+    These are the non-zero ones. But where whole neurons and filters go, what leads out of one that
+    is gone meets the same constant in all samples, and is no part of a product.
+    """
+    densities = layer_densities(model)
+    if not config.neurons:
+        return densities
+    alive: dict[nn.Module, float] = {layer: densities[name] for name, layer in weight_layers(model)}
+    coming = {layer: alive[before] for layer, (before, _) in links(model).items()}
+    return {name: densities[name] * coming.get(layer, 1.0) for name, layer in weight_layers(model)}
+
+
 def training_flops(
     config: SparseTraining, flops: Mapping[str, float], history: list[Record], steps: int
 ) -> float:
@@ -382,7 +397,7 @@ def training_flops(
     Args:
         config: of the run.
         flops: per layer, of ``forward_flops``.
-        history: with the density of every layer over the epochs.
+        history: with the ``product_densities`` over the epochs.
         steps: per epoch. The end of an epoch ends a cycle, so a last one is shorter than m + 1.
 
     Returns:
@@ -392,7 +407,7 @@ def training_flops(
     if config.baseline is None and config.optimizer in ("SGD", "Adam"):
         return 1.0
     densities = {
-        name: [r.value for r in history if r.metric == f"density_{name}"] for name in flops
+        name: [r.value for r in history if r.metric == f"products_{name}"] for name in flops
     }
     shares = [
         sparse_share(flops, dict(zip(densities, epoch, strict=True)))
