@@ -106,6 +106,12 @@ def test_crops_of_cifar_are_black_at_the_rim():
 # model and optimizer
 
 
+def where_neurons_go(model):
+    """The weights of the filters, or where there are none all but those of the outputs."""
+    weights = [layer.weight for _, layer in weight_layers(model)]
+    return [w for w in weights if w.dim() == 4] or weights[:-1]
+
+
 @pytest.mark.parametrize("network", ["MLP", "wide MLP", "CNN", "ResNet-18", "autoencoder"])
 @pytest.mark.parametrize("neurons", [False, True])
 def test_a_model_starts_with_the_density_asked_for(network, neurons):
@@ -113,9 +119,9 @@ def test_a_model_starts_with_the_density_asked_for(network, neurons):
     model = make_model(made, generator())
     weights = [layer.weight for _, layer in weight_layers(model)]
     if neurons:
-        assert (weights.pop() != 0).all(), "outputs stay"
-    if neurons:
-        entries = [(w != 0).flatten(1) for w in weights]
+        sparse = where_neurons_go(model)
+        assert all((w != 0).all() for w in weights[len(sparse) :]), "what comes after stays"
+        entries = [(w != 0).flatten(1) for w in sparse]
         assert all(torch.equal(e.any(1), e.all(1)) for e in entries), "whole rows and filters"
         blocks = torch.cat([e.any(1) for e in entries])
     else:
@@ -148,11 +154,10 @@ def test_weights_are_regularized_and_nothing_else(network, neurons):
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters())), "each parameter once"
     regs = {p: group["reg"] for group in optimizer.param_groups for p in group["params"]}
-    *hidden, (_, output) = weight_layers(model)
-    for _, layer in hidden:
-        filters = GroupL12(0.05, dim=1 if layer.weight.dim() == 2 else (1, 2, 3))
-        assert regs.pop(layer.weight) == (filters if neurons else L1(0.05))
-    assert regs.pop(output.weight) == (Zero() if neurons else L1(0.05))
+    weights = [layer.weight for _, layer in weight_layers(model)]
+    for w in where_neurons_go(model) if neurons else weights:
+        group = GroupL12(0.05, dim=1 if w.dim() == 2 else (1, 2, 3))
+        assert regs.pop(w) == (group if neurons else L1(0.05))
     assert set(regs.values()) == {Zero()}
 
 
@@ -161,7 +166,7 @@ def test_neurons_come_and_go_as_a_whole(network):
     _, model, optimizer, _ = parts(
         network, optimizer="LinBreg", lam=0.02, lr=0.5, neurons=True, density=0.3
     )
-    *hidden, _ = (layer.weight for _, layer in weight_layers(model))
+    hidden = where_neurons_go(model)
     before = [(w != 0).flatten(1).any(1) for w in hidden]
     steps_on(model, optimizer, 5)
     after = [(w != 0).flatten(1).any(1) for w in hidden]
@@ -334,7 +339,7 @@ def test_a_run_reports_what_its_weights_are(tmp_path):
     accuracy = evaluate(model, test, sparse_training.accuracy)[0]
     assert outcome.result["test_acc_pct"] == pytest.approx(100 * accuracy, abs=0.5)
     last = {r.metric: r.value for r in outcome.training.history if r.epoch == 2}
-    assert last["density_1"] == pytest.approx(
+    assert last["products_1"] == pytest.approx(
         int(state["1.weight"].count_nonzero()) / state["1.weight"].numel(), abs=1e-4
     )
     assert outcome.result["val_acc_pct"] > 15, "better than chance"

@@ -27,7 +27,15 @@ from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.experiments.turnover import Turnover
 from bregman.flops import forward_flops, layer_densities, sparse_share, step_share
 from bregman.initialization import sparse_init_
-from bregman.models import MLP, Autoencoder, ConvNet, ResNet18, param_groups, weight_layers
+from bregman.models import (
+    CONV,
+    MLP,
+    Autoencoder,
+    ConvNet,
+    ResNet18,
+    param_groups,
+    weight_layers,
+)
 from bregman.multilevel import Multilevel
 from bregman.multilevel.gathered import links
 from bregman.optim import BregmanOptimizer
@@ -209,9 +217,14 @@ def make_model(config: SparseTraining, generator: torch.Generator) -> nn.Module:
 
 
 def sparse_layers(config: SparseTraining, model: nn.Module) -> nn.ModuleList:
-    """All layers with weights, but for the last one where whole neurons go: outputs stay."""
+    """The layers that become sparse: all; or where whole neurons go, all but for the outputs.
+
+    Of a convolutional network only filters go: nearly all FLOPs are there.
+    """
     layers = [layer for _, layer in weight_layers(model)]
-    return nn.ModuleList(layers[:-1] if config.neurons else layers)
+    if config.neurons:
+        layers = [layer for layer in layers if isinstance(layer, CONV)] or layers[:-1]
+    return nn.ModuleList(layers)
 
 
 def make_optimizer(config: SparseTraining, model: nn.Module) -> Optimizer:
