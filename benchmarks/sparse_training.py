@@ -193,14 +193,17 @@ def measure_whole(network: str, threads: int, epochs: int, arms: Mapping[str, Ar
             epoch + 1, {n: f"{a.seconds[-1]:.1f} s {a.qualities[-1]:.4g}" for n, a in arms.items()}
         )
 
-    dense = arms[DENSE]
     test = {name: arm.quality(arm.task.test) for name, arm in arms.items()}
-    level, most = max(dense.qualities) - may_lose, dense.peaks()[0]
+    level = max(arms[DENSE].qualities) - may_lose
     measure = "SSIM" if network == "autoencoder" else "test accuracy"
     rows = []
     for name, arm in arms.items():
+        # a sparse training is set against the dense one of the same precision
+        half = f"{DENSE}, bfloat16"
+        against = half if arm.dtype is not None and name != half else DENSE
         sparse = arm.config.path != "masked"
         full, frozen = arm.peaks()
+        most = f"<= {math.ceil(100 * arms[against].peaks()[0]) / 100}" if sparse else ""
         values: list[tuple[str, float, str, str]] = [
             ("seconds", sum(arm.seconds), "", ""),
             ("seconds per epoch", statistics.median(arm.seconds), "", ""),
@@ -208,16 +211,16 @@ def measure_whole(network: str, threads: int, epochs: int, arms: Mapping[str, Ar
             (measure, test[name], "", ""),
             ("non-zero weights [%]", 100 * sparsity_summary(arm.model)["n_total"], "", ""),
             ("FLOPs [%]", arm.flops_pct(), "", ""),
-            ("gradients and activations [MiB]", full, "", f"<= {most:.4g}" if sparse else ""),
+            ("gradients and activations [MiB]", full, against if most else "", most),
         ]
         if arm.cycle is not None and arm.config.frozen_steps:
             values.append(("gradients and activations, frozen [MiB]", frozen, "", ""))
-        if arm is not dense:
-            times = sum(dense.seconds) / sum(arm.seconds)
-            lost = test[name] - test[DENSE]
+        if name != DENSE:
+            times = sum(arms[against].seconds) / sum(arm.seconds)
+            gained = test[name] - test[against]
             values += [
-                ("times as fast", times, DENSE, f">= {wanted}" if sparse else ""),
-                (f"{measure} gained", lost, DENSE, f">= -{may_lose}" if sparse else ""),
+                ("times as fast", times, against, f">= {wanted}" if sparse else ""),
+                (f"{measure} gained", gained, against, f">= -{may_lose}" if sparse else ""),
             ]
         rows += [
             Row(WHOLE, network, name, threads, metric, value, baseline, target)
