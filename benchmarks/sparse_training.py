@@ -264,6 +264,8 @@ def measure_parts(network: str, threads: int, arms: Mapping[str, Arm], steps: in
                     strict=True,
                 ):
                     seconds.setdefault(part, []).append(b - a)
+        if arm.cycle is not None:
+            arm.cycle.finish()
         ms = {part: 1e3 * statistics.median(times) for part, times in seconds.items()}
         values = {
             **{f"{part} [ms]": value for part, value in ms.items()},
@@ -360,6 +362,17 @@ def times_as_fast(
     return rows
 
 
+def measure(
+    network: str, threads: int, epochs: int, arms: Mapping[str, Arm]
+) -> Iterator[list[Row]]:
+    """All that is measured of a network, part by part."""
+    yield measure_whole(network, threads, epochs, arms)
+    yield measure_parts(network, threads, arms, steps=300)
+    if network == "wide MLP":
+        yield measure_steps(threads, rounds=10)
+        yield measure_inference(threads, 50, arms)
+
+
 def main() -> None:
     """Measure the networks that are asked for, and store the rows of each."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -376,15 +389,14 @@ def main() -> None:
     for network in asked.networks or NETWORKS:
         epochs = asked.epochs or NETWORKS[network][0]
         arms = make_arms(network, epochs)
-        rows = measure_whole(network, asked.threads, epochs, arms)
-        rows += measure_parts(network, asked.threads, arms, steps=300)
-        if network == "wide MLP":
-            rows += measure_steps(asked.threads, rounds=10)
-            rows += measure_inference(asked.threads, 50, arms)
-        print_tables(rows)
         stem = f"{network.lower().replace(' ', '_')}_{asked.threads}"
-        write(rows, RESULTS / f"{stem}.csv")
         (RESULTS / f"{stem}.json").write_text(json.dumps(provenance, indent=2) + "\n")
+        rows: list[Row] = []
+        for measured in measure(network, asked.threads, epochs, arms):
+            print_tables(measured)
+            rows += measured
+            # written after each part, since the first takes long
+            write(rows, RESULTS / f"{stem}.csv")
 
 
 if __name__ == "__main__":
