@@ -393,6 +393,13 @@ def product_densities(config: SparseTraining, model: nn.Module) -> dict[str, flo
 
     These are the non-zero ones. But where whole neurons and filters go, what leads out of one that
     is gone meets the same constant in all samples, and is no part of a product.
+
+    Args:
+        config: of the run.
+        model: of ``make_model``, with whole weights.
+
+    Returns:
+        Per layer name a number in [0, 1].
     """
     densities = layer_densities(model)
     if not config.neurons:
