@@ -47,7 +47,7 @@ from bregman.experiments.what_sparsity_buys import (
     SPARSE_PRODUCTS,
     WHOLE_RUNS,
 )
-from bregman.flops import forward_flops, sparse_share, step_share
+from bregman.flops import forward_flops, sparse_share, training_share
 from bregman.inference import to_csr
 from bregman.initialization import sparse_init_
 from bregman.models import MLP, param_groups, weight_layers
@@ -135,8 +135,7 @@ class Arm:
         # the end of an epoch ends a cycle
         steps = math.ceil(len(self.task.train[0]) / self.config.batch_size)
         frozen = steps / math.ceil(steps / (self.config.frozen_steps + 1)) - 1
-        costs = [step_share(share, frozen) for share in self.shares]
-        return 100 * statistics.mean((a + b) / 2 for a, b in itertools.pairwise(costs))
+        return 100 * training_share(self.shares, frozen)
 
     def peaks(self) -> tuple[float, float]:
         """The most MiB that a forward and backward pass adds: in a full step, in a frozen one."""

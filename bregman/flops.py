@@ -12,12 +12,14 @@ pooling and the optimizer's own arithmetic are not counted.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from bregman.models import CONV, weight_layers
+from bregman.training import Record
 
 
 def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
@@ -104,3 +106,39 @@ def step_share(sparse: float, frozen_steps: float = 0) -> float:
         return sparse
     m = frozen_steps
     return (3 * m * sparse + 2 * sparse + 1) / (3 * (m + 1))
+
+
+def recorded_shares(
+    flops: Mapping[str, float], history: Iterable[Record], prefix: str
+) -> list[float]:
+    """f_S / f_D after each epoch of a training.
+
+    Args:
+        flops: per layer, dense, of ``forward_flops``.
+        history: of ``fit``, with the density of each layer as the metric prefix + its name.
+        prefix: of these metrics.
+
+    Returns:
+        One number in [0, 1] per recorded epoch, the initial weights first.
+    """
+    recorded = list(history)
+    densities = [[r.value for r in recorded if r.metric == prefix + name] for name in flops]
+    return [
+        sparse_share(flops, dict(zip(flops, epoch, strict=True)))
+        for epoch in zip(*densities, strict=True)
+    ]
+
+
+def training_share(shares: Sequence[float], frozen_steps: float = 0) -> float:
+    """The FLOPs of a whole training relative to dense SGD.
+
+    Args:
+        shares: f_S / f_D before the first epoch and after each, at least two numbers.
+        frozen_steps: m of ``step_share``.
+
+    Returns:
+        The mean over the epochs; a step costs the mean of what it costs with the weights that its
+        epoch began and ended with.
+    """
+    costs = [step_share(share, frozen_steps) for share in shares]
+    return sum((a + b) / 2 for a, b in pairwise(costs)) / (len(costs) - 1)

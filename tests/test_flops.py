@@ -1,12 +1,22 @@
 """The theoretical cost of training: against torch's own counter, and against counting by hand."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bregman.flops import forward_flops, layer_densities, sparse_share, step_share
+from bregman.flops import (
+    forward_flops,
+    layer_densities,
+    recorded_shares,
+    sparse_share,
+    step_share,
+    training_share,
+)
 from bregman.models import MLP, ConvNet
+from bregman.training import Record
 
 
 def torch_total(model, inputs, backward=False):
@@ -100,6 +110,23 @@ def test_a_cycle_of_steps_is_the_sum_of_its_products(s, m):
 def test_a_fixed_support_is_the_limit_of_many_frozen_steps(s):
     assert step_share(s, float("inf")) == s
     assert step_share(s, 1e9) == pytest.approx(s, abs=1e-8)
+
+
+def test_a_training_is_the_mean_over_its_epochs():
+    history = [
+        Record(epoch, "weights", f"density_{name}", density)
+        for epoch, densities in enumerate(
+            [{"a": 0.1, "b": 0.5}, {"a": 0.3, "b": 0.3}, {"a": 1, "b": 0}]
+        )
+        for name, density in densities.items()
+    ]
+    history.append(Record(0, "weights", "density", 0.9))
+    shares = recorded_shares({"a": 300.0, "b": 100.0}, history, "density_")
+    assert shares == pytest.approx([0.2, 0.3, 0.75])
+    # an epoch of 2 s + 1 products of 3, its s the mean of both ends: 1.5 and 2.05
+    assert training_share(shares) == pytest.approx((1.5 + 2.05) / 2 / 3)
+    assert training_share(shares, math.inf) == pytest.approx((0.25 + 0.525) / 2)
+    assert training_share([1, 1, 1], 9) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

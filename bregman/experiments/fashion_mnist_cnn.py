@@ -1,6 +1,7 @@
 """Tables 1 and 2 and Figure 1: a convolutional network on Fashion-MNIST, section 4.4."""
 
-import itertools
+import math
+import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ from bregman.baselines import MagnitudePruning
 from bregman.data import load, train_val_split
 from bregman.experiments.experiment import Experiment, Row, Scale
 from bregman.experiments.optimizers import make_optimizer as named_optimizer
-from bregman.flops import forward_flops, layer_densities, sparse_share, step_share
+from bregman.flops import (
+    forward_flops,
+    layer_densities,
+    recorded_shares,
+    step_share,
+    training_share,
+)
 from bregman.initialization import sparse_init_
 from bregman.models import ConvNet, param_groups, weight_layers
 from bregman.regularizers import L1, GroupL12, Regularizer
@@ -293,24 +300,13 @@ def _training_flops(
     config: ConvNetRun, model: nn.Module, training: Training, images: Tensor
 ) -> float:
     """The training FLOPs relative to dense SGD, from the densities recorded over the epochs."""
-    flops = forward_flops(model, images)
-    densities = {
-        name: [r.value for r in training.history if r.metric == f"density_{name}"] for name in flops
-    }
-    shares = [
-        sparse_share(flops, dict(zip(densities, epoch, strict=True)))
-        for epoch in zip(*densities.values(), strict=True)
-    ]
-    if config.prune_to is not None:
-        # fixed while an epoch lasts, and recorded at its end
-        steps = [step_share(share, frozen_steps=float("inf")) for share in shares[1:]]
-    elif config.optimizer in ("SGD", "Adam"):
-        steps = [1.0]
-    else:
-        # the mean of what an epoch began and ended with
-        ends = [step_share(share) for share in shares]
-        steps = [(a + b) / 2 for a, b in itertools.pairwise(ends)]
-    return sum(steps) / len(steps)
+    if config.prune_to is None and config.optimizer in ("SGD", "Adam"):
+        return 1.0
+    shares = recorded_shares(forward_flops(model, images), training.history, "density_")
+    if config.prune_to is None:
+        return training_share(shares)
+    # fixed while an epoch lasts, and recorded at its end
+    return statistics.mean(step_share(share, math.inf) for share in shares[1:])
 
 
 EXPERIMENT = Experiment(

@@ -4,7 +4,6 @@
 them together.
 """
 
-import itertools
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from bregman.data.augment import crop_and_flip
 from bregman.experiments.denoising_autoencoder import add_noise, network_input, psnr, ssim
 from bregman.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.experiments.turnover import Turnover
-from bregman.flops import forward_flops, layer_densities, sparse_share, step_share
+from bregman.flops import forward_flops, layer_densities, recorded_shares, training_share
 from bregman.initialization import sparse_init_
 from bregman.models import (
     CONV,
@@ -421,21 +420,12 @@ def training_flops(
         steps: per epoch. The end of an epoch ends a cycle, so a last one is shorter than m + 1.
 
     Returns:
-        The mean over all steps; what a step costs is taken from the densities that its epoch began
-        and ended with.
+        The mean over all steps.
     """
     if config.baseline is None and config.optimizer in ("SGD", "Adam"):
         return 1.0
-    densities = {
-        name: [r.value for r in history if r.metric == f"products_{name}"] for name in flops
-    }
-    shares = [
-        sparse_share(flops, dict(zip(densities, epoch, strict=True)))
-        for epoch in zip(*densities.values(), strict=True)
-    ]
-    m = _frozen_per_full(config, steps)
-    costs = [step_share(share, m) for share in shares]
-    return sum((a + b) / 2 for a, b in itertools.pairwise(costs)) / (len(costs) - 1)
+    shares = recorded_shares(flops, history, "products_")
+    return training_share(shares, _frozen_per_full(config, steps))
 
 
 def _frozen_per_full(config: SparseTraining, steps: int) -> float:
