@@ -107,7 +107,7 @@ def config(
     turnover: bool = False,
     keep: bool = False,
 ) -> SparseTraining:
-    """Where no learning rate is given, it is the network's for SGD and LinBreg, 1e-3 for the others.
+    """Without a learning rate it is the network's for SGD and LinBreg, 1e-3 for the others.
 
     There is no momentum. The Bregman optimizers start sparse, the others dense.
     """
