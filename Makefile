@@ -24,7 +24,7 @@ setup: .venv/ready
 	touch $@
 
 # freed memory stays with the process: glibc would give large blocks back after each step and get
-# them anew page by page, a fifth of the computing time of a convolutional network
+# them anew page by page
 reproduce paper lab: export MALLOC_TRIM_THRESHOLD_ = 1000000000
 reproduce paper lab: export MALLOC_MMAP_THRESHOLD_ = 1000000000
 
