@@ -87,11 +87,13 @@ def test_prolong_writes_what_restrict_reads_and_nothing_else(support, memory_for
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_spread_puts_the_entries_among_zeros(memory_format):
+def test_spread_puts_the_entries_in_their_places(memory_format):
     weight = sparse_weight((4, 3, 2, 2), (2, 3)).to(memory_format=memory_format)
     support = nonzero_entries(weight, (2, 3))
+    elsewhere = weight == 0
+    weight[elsewhere] = 7.0
     part = support.restrict(weight).requires_grad_()
-    assert torch.equal(support.spread(part, weight), weight)
+    assert torch.equal(support.spread(2 * part, weight), torch.where(elsewhere, 7.0, 2 * weight))
     assert support.spread(part, weight).stride() == weight.stride()
     assert torch.autograd.gradcheck(lambda part: support.spread(part, weight), part)
 

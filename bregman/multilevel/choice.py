@@ -5,11 +5,18 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bregman.multilevel.gathered import Gathered
+from bregman.multilevel.gathered import Gathered, columns_of
 from bregman.multilevel.layers import Csr, Fastest, Layer, Masked, Way
-from bregman.multilevel.supports import Entries, Grid, block_dims, nonzero_blocks, nonzero_entries
+from bregman.multilevel.supports import (
+    Entries,
+    Grid,
+    block_dims,
+    missing,
+    nonzero_blocks,
+    nonzero_entries,
+)
 from bregman.regularizers import Regularizer
 
 PATHS = ("auto", "masked", "csr", "gathered")
@@ -50,21 +57,21 @@ class Choice:
         """
         weight = layer.weight
         dims = block_dims(reg, weight.dim())
-        all_rows = torch.arange(len(weight), device=weight.device)
-        narrow = before if isinstance(before, Gathered) and len(before.dead) else None
         if dims is None:
-            self.reasons[name] = "gathered: its inputs" if narrow else "dense: no regularizer"
-            return Gathered(layer, Grid(all_rows), narrow, between) if narrow else None
+            return self._of_living_inputs(name, layer, before, between)
 
+        dead: Tensor | None = None
         beside = set(range(weight.dim())) - set(dims)
-        grouped = getattr(layer, "groups", 1) > 1
-        if self.path in ("auto", "gathered") and beside in ({0}, {1}) and not grouped:
+        if beside in ({0}, {1}) and getattr(layer, "groups", 1) == 1:
             left = nonzero_blocks(weight, dims).flatten().nonzero().flatten()
-            if len(left):
+            if self.path in ("auto", "gathered") and len(left):
                 self.reasons[name] = "gathered"
-                if beside == {0}:
-                    return Gathered(layer, Grid(left), narrow, between)
-                return Gathered(layer, Grid(all_rows, left))
+                if beside == {1}:
+                    return Gathered(layer, Grid(_all_rows(weight), left))
+                narrow = before if isinstance(before, Gathered) and len(before.dead) else None
+                return Gathered(layer, Grid(left), narrow, between)
+            if beside == {0}:
+                dead = missing(left, len(weight))
 
         support = nonzero_entries(weight, dims)
         csr_fits = isinstance(layer, nn.Linear) and not dims and weight.is_cpu
@@ -77,7 +84,25 @@ class Choice:
         self.reasons[name] = "masked"
         if self.path != "masked":
             self.reasons[name] += f": {self.path} has nothing for {type(layer).__name__} and {reg}"
-        return Masked(layer, support)
+        return Masked(layer, support, dead)
+
+    def _of_living_inputs(
+        self, name: str, layer: Layer, before: Way | None, between: Sequence[nn.Module]
+    ) -> Way | None:
+        """The way of a layer without a regularizer: weights that meet constants rest."""
+        self.reasons[name] = "dense: no regularizer"
+        if before is None or before.dead is None or not len(before.dead):
+            return None
+        weight = layer.weight
+        if isinstance(before, Gathered):
+            self.reasons[name] = "gathered: its inputs"
+            return Gathered(layer, Grid(_all_rows(weight)), before, between, rests=True)
+        live, _ = columns_of(before.dead, len(before.layer.weight), weight.shape[1])
+        if not len(live):
+            return None
+        self.reasons[name] = "masked: its inputs"
+        places = torch.arange(weight.numel(), device=weight.device).view(weight.shape)
+        return Masked(layer, Entries(places.index_select(1, live)))
 
     def _fastest(self, name: str, layer: Layer, support: Entries, before: Way | None) -> Way:
         density = support.index.numel() / layer.weight.numel()
@@ -91,3 +116,7 @@ class Choice:
         times = " and ".join(f"{way} {1e3 * t:.2g} ms" for way, t in seconds.items())
         self.reasons[name] = f"{fastest}: at density {density:.2g} {times}"
         self.fastest[name] = (density, fastest)
+
+
+def _all_rows(weight: Tensor) -> Tensor:
+    return torch.arange(len(weight), device=weight.device)

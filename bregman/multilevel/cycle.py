@@ -47,6 +47,9 @@ class Multilevel:
     the root it reaches lambda as fast as without frozen steps. Momentum and moments there are
     averages over full steps alone, and so their bias corrections count full steps alone.
 
+    Where a neuron or filter is gone, what leads out of it meets a constant. In a layer without a
+    regularizer such weights rest in the frozen steps, and are not caught up.
+
     The training loop stays as it is, with schedulers, closures and ``GradScaler``:
 
         optimizer = LinBreg(param_groups(model, linear=L1(1e-3)), lr=0.1)
@@ -101,7 +104,7 @@ class Multilevel:
         # all steps of the optimizer so far, and how many of them were frozen
         self._steps, self._skipped = _steps_taken(optimizer), 0
         self._choose = Choice(path)
-        # by the names of layers: those in the present cycle, and the supports of the last full step
+        # by the names of layers: those in the present cycle, and what moved in the frozen steps
         self._layers: dict[str, _Frozen] = {}
         self._supports: dict[str, Support] = {}
         # what a full step may move too far: a parameter, its group, the support, v there before
@@ -169,7 +172,7 @@ class Multilevel:
         layers = dict(weight_layers(self.model))
         supports = {layers[name].weight: support for name, support in self._supports.items()}
         for group in optimizer.param_groups:
-            if isinstance(group["reg"], Zero) or not any(p in supports for p in group["params"]):
+            if not any(p in supports for p in group["params"]):
                 continue
             if (stride := self._stride(group)) == 1:
                 continue
@@ -183,7 +186,8 @@ class Multilevel:
 
     def _stride(self, group: dict[str, Any]) -> float:
         """How many of the optimizer's steps v moves by outside of the support in this full step."""
-        count = 1 + self.missed if self.catch_up else 1
+        caught_up = self.catch_up and not isinstance(group["reg"], Zero)
+        count = 1 + self.missed if caught_up else 1
         if not isinstance(self.optimizer, AdaBreg):
             return count
         (beta1, beta2), steps = group["betas"], self._steps + 1
@@ -232,7 +236,7 @@ class Multilevel:
                 ways[layer], found[name] = way, layer
         for name, layer in found.items():
             self._layers[name] = self._restrict(layer, ways[layer])
-        self._supports = {name: ways[layer].support for name, layer in found.items()}
+        self._supports = {name: ways[layer].trained for name, layer in found.items()}
         self._exchange({frozen.full: frozen.layer.weight for frozen in self._layers.values()})
         self._options = self._reg_and_delta()
         if self._layers:

@@ -24,19 +24,21 @@ class Gathered(Sparse):
     A row outside of the support is no silent neuron: its output is its bias. So the output has all
     features, unless the next layer is gathered too and takes only those of the support. That one
     knows that the others are constants, through the activation as well, and adds what its weights
-    make of them to its bias.
+    make of them to its bias. These weights are trained like the others, or rest.
 
     Args:
         layer: linear, or a convolution that is not grouped.
         support: of its weight.
         before: the layer in front, to give only its rows of the support; None to get all features.
         between: the modules between the two.
+        rests: weights of constants stay as they are.
 
     Attributes:
         narrow: whether only the rows of the support are given; set by the next layer.
     """
 
     support: Grid
+    dead: Tensor
 
     def __init__(
         self,
@@ -44,17 +46,21 @@ class Gathered(Sparse):
         support: Grid,
         before: "Gathered | None" = None,
         between: Sequence[nn.Module] = (),
+        *,
+        rests: bool = False,
     ) -> None:
         super().__init__(layer, support)
         self.n_out, self.n_in = layer.weight.shape[:2]
         self.dead = missing(support.rows, self.n_out)
         self.before, self.between, self.narrow = before, between, False
+        self.resting: Tensor | None = None
         if before is not None:
             before.narrow = True
+            live, dead = columns_of(before.dead, before.n_out, self.n_in)
+            if rests:
+                self.resting = Grid(support.rows, dead).restrict(layer.weight.detach())
             # the columns of the constants go last
-            each = torch.arange(self.n_in // before.n_out, device=before.dead.device)
-            dead = (before.dead.unsqueeze(1) * len(each) + each).flatten()
-            self.trained = Grid(support.rows, torch.cat([missing(dead, self.n_in), dead]))
+            self.trained = Grid(support.rows, live if rests else torch.cat([live, dead]))
 
     def __call__(self, x: Tensor) -> Tensor:
         widen = len(self.dead) and not self.narrow
@@ -62,11 +68,13 @@ class Gathered(Sparse):
         if self.before is None:
             y = self._product(x, weight, bias)
         else:
-            constants = self._constants(self.before)
-            if isinstance(self.layer, nn.Linear) and not torch.is_autocast_enabled(x.device.type):
+            constants, dead = self._constants(self.before), self.resting
+            linear = isinstance(self.layer, nn.Linear)
+            if dead is None and linear and not torch.is_autocast_enabled(x.device.type):
                 y = _WithConstants.apply(x, weight, bias, constants)
             else:
-                weight, dead = weight.split((x.shape[1 - weight.dim()], len(constants)), 1)
+                if dead is None:
+                    weight, dead = weight.split((x.shape[1 - weight.dim()], len(constants)), 1)
                 per_input = dead.flatten(2).sum(2) if dead.dim() > 2 else dead
                 y = dense(self.layer, x, weight, F.linear(constants, per_input, bias))
         return self._widen(y) if widen else y
@@ -131,6 +139,19 @@ class _WithConstants(torch.autograd.Function):
         torch.outer(grad_bias, c, out=grad_weight[:, k:])
         grad_c = grad_bias @ weight[:, k:] if ctx.needs_input_grad[3] else None
         return grad_x, grad_weight, grad_bias if ctx.needs_input_grad[2] else None, grad_c
+
+
+def columns_of(dead: Tensor, n_out: int, n_in: int) -> tuple[Tensor, Tensor]:
+    """Which columns of a layer meet neurons or filters that live, and which meet constants.
+
+    Args:
+        dead: the rows of the layer in front that are zero.
+        n_out: the number of its rows.
+        n_in: the number of columns, one per row in front or several in a row.
+    """
+    each = torch.arange(n_in // n_out, device=dead.device)
+    met = (dead.unsqueeze(1) * len(each) + each).flatten()
+    return missing(met, n_in), met
 
 
 def links(model: nn.Module) -> dict[nn.Module, tuple[nn.Module, list[nn.Module]]]:

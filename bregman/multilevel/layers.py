@@ -2,7 +2,7 @@
 
 While a support is frozen its restriction, a smaller tensor, is in the place of the weight:
 
-    Masked     any layer and any support: the entries are put back among zeros
+    Masked     any layer and any support: the entries are put back in their places
     Csr        single entries of a linear layer, on a CPU: sparse times dense products
     Gathered   rows and columns, that is neurons, filters and channels: a smaller dense layer
 """
@@ -37,25 +37,34 @@ class Way:
         support: of the weight.
 
     Attributes:
-        trained: the support in the order that the restriction must have.
+        trained: what the restriction must hold, and in which order: all of the support, unless some
+            of it rests too.
+        dead: the rows outside of the support, None if it is not made of whole rows.
     """
 
     def __init__(self, layer: Layer, support: Support) -> None:
         self.layer, self.support = layer, support
         self.trained = support
+        self.dead: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
 
 class Masked(Way):
-    """The layer itself with zeros outside of the support: right for all of them, and no faster."""
+    """The layer itself, with the entries put back: right for all supports, and no faster.
+
+    Args:
+        layer: see above.
+        support: likewise.
+        dead: the rows outside of it, if it is made of whole rows.
+    """
 
     support: Entries
 
-    def __init__(self, layer: Layer, support: Entries) -> None:
+    def __init__(self, layer: Layer, support: Entries, dead: Tensor | None = None) -> None:
         super().__init__(layer, support)
-        self.full = layer.weight
+        self.full, self.dead = layer.weight.detach(), dead
 
     def __call__(self, x: Tensor) -> Tensor:
         weight = self.support.spread(self.layer.weight, self.full)

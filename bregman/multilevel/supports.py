@@ -37,11 +37,10 @@ class Entries:
         if not full.is_contiguous():  # then flat is a copy
             full.copy_(flat.view(full.shape))
 
-    def spread(self, part: Tensor, like: Tensor) -> Tensor:
-        """The entries among zeros, a tensor like the weight; differentiable in ``part``."""
-        zeros = part.new_zeros(like.numel())
-        spread = zeros.index_copy(0, self.index.flatten(), part.flatten()).view(like.shape)
-        return _laid_out_as(like, spread)
+    def spread(self, part: Tensor, full: Tensor) -> Tensor:
+        """A weight with other entries at the support; differentiable in ``part``."""
+        spread = full.flatten().index_copy(0, self.index.flatten(), part.flatten())
+        return _laid_out_as(full, spread.view(full.shape))
 
 
 @dataclass(frozen=True)
