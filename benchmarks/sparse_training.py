@@ -3,8 +3,7 @@
     python benchmarks/sparse_training.py [--threads N] [--epochs N] [NETWORK ...]
 
 One network after the other: an epoch of each method in turn, so that a slow minute hits all of them
-alike. Then the memory of a step and where its time goes, steps at other batch sizes, and inference
-with what was trained.
+alike. Then the memory of a step, steps at other batch sizes, and inference with what was trained.
 Rows are those of the experiment "what_sparsity_buys" at the paper's scale, in float32 like torch's
 own default, and where that is possible also in bfloat16. Adds to sparse_training/ beside this file.
 """
@@ -43,6 +42,7 @@ from bregman.experiments.sparse_training import (
 from bregman.experiments.what_sparsity_buys import (
     DENSE,
     EXPERIMENT,
+    SHORT,
     SMALLER_LAYERS,
     SPARSE_PRODUCTS,
     WHOLE_RUNS,
@@ -60,9 +60,6 @@ from bregman.training import accuracy, evaluate
 
 RESULTS = Path(__file__).parent / "sparse_training"
 WHOLE, STEPS, INFERENCE = "whole training", "training step", "inference"
-PARTS = "parts of a step"
-# numbers of a parameter's size that the fused optimizer reads and writes, and the prox after it
-STREAMS = {"SGD": 3, "Adam": 7, "LinBreg": 6, "AdaBreg": 10}
 # network: epochs, times as fast as dense SGD or Adam, points of accuracy or SSIM that may be lost
 NETWORKS = {"wide MLP": (15, 4.0, 0.3), "autoencoder": (30, 4.0, 0.01), "CNN": (10, 1.5, 0.3)}
 
@@ -166,7 +163,7 @@ def make_arms(network: str, epochs: int) -> dict[str, Arm]:
     scale = EXPERIMENT.scale("paper")
     configs = {}
     for row in EXPERIMENT.rows_at("paper"):
-        if row.artifact == f"{WHOLE_RUNS}: {network}":
+        if row.artifact == f"{WHOLE_RUNS}: {network}" and row.strategy != SHORT:
             config = EXPERIMENT.config(scale, 0, **row.settings)
             config = replace(config, epochs=epochs, autocast=None)
             configs[row.strategy] = config
@@ -226,63 +223,6 @@ def measure_whole(network: str, threads: int, epochs: int, arms: Mapping[str, Ar
             for metric, value, baseline, target in values
         ]
     return rows
-
-
-def measure_parts(network: str, threads: int, arms: Mapping[str, Arm], steps: int) -> list[Row]:
-    """Where the time of a step goes, frozen ones of the sparse arm, and what rates it reaches."""
-    rows = []
-    for name in (DENSE, SMALLER_LAYERS):
-        arm = arms[name]
-        densities = product_densities(arm.config, arm.model)
-        gflop = [
-            1e-9 * arm.config.batch_size * arm.flops[layer] * densities[layer]
-            for layer in arm.flops
-        ]
-        # the first layer's input needs no gradient
-        forward, backward = sum(gflop), 2 * sum(gflop) - gflop[0]
-        arm.model.train()
-        seconds: dict[str, list[float]] = {}
-        batches = arm.batches()
-        for _ in range(steps):
-            frozen = arm.cycle is None or arm.cycle.frozen
-            marks = [clock()]
-            x, y = next(batches)
-            marks.append(clock())
-            arm.optimizer.zero_grad()
-            loss = arm.task.loss(arm.model(x), y)
-            marks.append(clock())
-            loss.backward()
-            marks.append(clock())
-            trained = sum(p.numel() for p in arm.model.parameters())
-            arm.optimizer.step()
-            marks.append(clock())
-            if frozen:
-                for part, (a, b) in zip(
-                    ("batch", "forward", "backward", "optimizer"),
-                    itertools.pairwise(marks),
-                    strict=True,
-                ):
-                    seconds.setdefault(part, []).append(b - a)
-        if arm.cycle is not None:
-            arm.cycle.finish()
-        ms = {part: 1e3 * statistics.median(times) for part, times in seconds.items()}
-        values = {
-            **{f"{part} [ms]": value for part, value in ms.items()},
-            "forward [GFLOP]": forward,
-            "backward [GFLOP]": backward,
-            "forward [GFLOP/s]": 1e3 * forward / ms["forward"],
-            "backward [GFLOP/s]": 1e3 * backward / ms["backward"],
-            "optimizer [GB/s]": 4e-6 * STREAMS[arm.config.optimizer] * trained / ms["optimizer"],
-        }
-        rows += [Row(PARTS, network, name, threads, key, value) for key, value in values.items()]
-    a, b = torch.randn(2, 1024, 1024)
-    large, copy = torch.randn(2, 2**25)
-    best = {
-        "GFLOP/s": 2e-9 * 1024**3 / min(timed(lambda: a @ b)() for _ in range(20)),
-        "GB/s": 8e-9 * 2**25 / min(timed(lambda: copy.copy_(large))() for _ in range(20)),
-    }
-    names = {"GFLOP/s": "a product of 1024 x 1024", "GB/s": "a copy of 128 MiB"}
-    return rows + [Row(PARTS, "machine", names[k], threads, k, v) for k, v in best.items()]
 
 
 def training_cycle(
@@ -366,7 +306,6 @@ def measure(
 ) -> Iterator[list[Row]]:
     """All that is measured of a network, part by part."""
     yield measure_whole(network, threads, epochs, arms)
-    yield measure_parts(network, threads, arms, steps=300)
     if network == "wide MLP":
         yield measure_steps(threads, rounds=10)
         yield measure_inference(threads, 50, arms)

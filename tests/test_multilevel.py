@@ -154,7 +154,7 @@ every_path = pytest.mark.parametrize(
 
 
 def meets_living(model, optimizer):
-    """For weights without a regularizer behind filters that are one: which entries meet no constant.
+    """Of weights without a regularizer behind a layer of filters: which entries meet no constant.
 
     In the network above a filter gives as many inputs of the next layer as it has pixels there.
     """
@@ -203,13 +203,20 @@ def textbook(model, optimizer, m, steps, cut=(), catch_up=True, lr=lambda k: 1.0
                 s["m1"] = torch.where(moving, beta * s["m1"] + (1 - beta) * tau * g, s["m1"])
                 step = s["m1"]
             dims = block_dims(reg, p.dim())
-            count = 1 + missed if catch_up and k and dims is not None else 1
+            times = 1 + missed if catch_up and k and dims is not None else 1
+            count = times = math.sqrt(times) if ada else times
             if ada:
                 # the moments outside have seen full steps alone
                 first, second = ((1 - b**t) / (1 - b**n_full) for b in (b1, b2))
-                count = math.sqrt(count) * first / math.sqrt(second)
+                count = times * first / math.sqrt(second)
             outside = torch.full_like(g, count if full else 0.0)
             s["v"] = s["v"] - step * outside.masked_fill(s["inside"], 1.0)
+            if full and dims is not None:
+                # beyond the subdifferential at zero only the share of one step counts
+                homogeneous = L1(reg.lam) if isinstance(reg, ElasticNet) else reg
+                beyond = homogeneous.prox(s["v"], 1.0)
+                kept = beyond / times
+                s["v"] = torch.where(s["inside"], s["v"], s["v"] - beyond + kept)
             theta.copy_(torch.where(moving, reg.prox(delta * s["v"], delta), theta))
             if full and p.dim() > 1 and dims is not None:
                 blocks = theta != 0

@@ -44,8 +44,10 @@ class Multilevel:
     Catch-up: outside of the support a full step stands for the n frozen steps before it as well.
     There LinBreg moves v by 1 + n times its step, and AdaBreg by sqrt(1 + n) times: its steps are
     of size tau whatever the gradient, so outside of the support v is mostly a random walk, and with
-    the root it reaches lambda as fast as without frozen steps. Momentum and moments there are
-    averages over full steps alone, and so their bias corrections count full steps alone.
+    the root it reaches lambda as fast as without frozen steps. A block that this takes out of zero
+    would leap, and large m diverge; of the way that v went beyond the subdifferential of J at zero
+    only the share of one step is kept. Momentum and moments outside are averages over full steps
+    alone, and so their bias corrections count full steps alone.
 
     Where a neuron or filter is gone, what leads out of it meets a constant. In a layer without a
     regularizer such weights rest in the frozen steps, and are not caught up.
@@ -186,15 +188,21 @@ class Multilevel:
 
     def _stride(self, group: dict[str, Any]) -> float:
         """How many of the optimizer's steps v moves by outside of the support in this full step."""
-        caught_up = self.catch_up and not isinstance(group["reg"], Zero)
-        count = 1 + self.missed if caught_up else 1
+        times = self._times(group)
         if not isinstance(self.optimizer, AdaBreg):
-            return count
+            return times
         (beta1, beta2), steps = group["betas"], self._steps + 1
         full = steps - self._skipped
         first = (1 - beta1**steps) / (1 - beta1**full)
         second = (1 - beta2**steps) / (1 - beta2**full)
-        return math.sqrt(count / second) * first
+        return times * first / math.sqrt(second)
+
+    def _times(self, group: dict[str, Any]) -> float:
+        """How many steps the present full one counts for outside of the support."""
+        if not self.catch_up or isinstance(group["reg"], Zero):
+            return 1
+        count = 1 + self.missed
+        return math.sqrt(count) if isinstance(self.optimizer, AdaBreg) else count
 
     @torch.no_grad()
     def _after_step(self, optimizer: BregmanOptimizer, *_: Any) -> None:
@@ -206,11 +214,15 @@ class Multilevel:
                 self._thaw()
             return
         for p, group, support, before in self._waited:
+            v, delta, reg = optimizer.state[p]["subgrad"], group["delta"], group["reg"]
             # on the support this was one step, not several
-            v, delta = optimizer.state[p]["subgrad"], group["delta"]
             part = torch.lerp(before, support.restrict(v), 1 / group["stride"])
+            # a block that enters keeps the share of one step
+            entered = p / self._times(group)
+            v += (entered - p) / delta + reg.subgrad(entered) - reg.subgrad(p)
+            p.copy_(entered)
             support.prolong(part, v)
-            support.prolong(group["reg"].prox(delta * part, delta), p)
+            support.prolong(reg.prox(delta * part, delta), p)
         for group in optimizer.param_groups:
             group.pop("stride", None)
         self._waited, self.missed = [], 0

@@ -1,0 +1,186 @@
+"""Where the time of a training step goes: dense, with smaller layers, and where the limit is.
+
+    python benchmarks/parts.py [--threads N] [NETWORK ...]
+
+After an epoch of the training with smaller layers: its frozen steps, dense steps, and for the limit
+steps of what is left of the network, as a plain network with torch's own optimizer. No training of
+that can be faster, unless its products are. A step of each in turns, in float32.
+Writes sparse_training/parts_N.csv beside this file.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from common import Row, clock, timed
+from report import print_tables, write
+from sparse_training import NETWORKS, RESULTS, Arm, make_arms
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bregman.compact import compact
+from bregman.experiments.sparse_training import product_densities
+from bregman.experiments.what_sparsity_buys import DENSE, SMALLER_LAYERS
+from bregman.flops import forward_flops
+from bregman.runs import environment
+
+PARTS = ("batch", "forward", "backward", "optimizer")
+LIMIT = "plain network of that size"
+# numbers of a parameter's size that the fused optimizer reads and writes, and the prox after it
+STREAMS = {"SGD": 3, "Adam": 7, "LinBreg": 6, "AdaBreg": 10}
+
+
+@dataclass
+class Stepper:
+    """What takes training steps part by part.
+
+    Attributes:
+        model: in training mode.
+        optimizer: of its parameters.
+        streams: of ``STREAMS``.
+        loss: of outputs and targets.
+        batches: yields inputs and targets.
+        flops: of each layer's forward product with one sample.
+        frozen: whether the next step counts.
+        ms: the parts of each step that counted.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    streams: int
+    loss: Callable[[Tensor, Tensor], Tensor]
+    batches: Iterator[tuple[Tensor, Tensor]]
+    flops: list[float]
+    frozen: Callable[[], bool] = lambda: True
+    ms: list[list[float]] = field(default_factory=list)
+
+    def step(self) -> None:
+        counts = self.frozen()
+        marks = [clock()]
+        x, y = next(self.batches)
+        marks.append(clock())
+        self.optimizer.zero_grad()
+        loss = self.loss(self.model(x), y)
+        marks.append(clock())
+        loss.backward()
+        marks.append(clock())
+        self.trained = sum(p.numel() for p in self.model.parameters())
+        started = clock()
+        self.optimizer.step()
+        ended = clock()
+        if counts:
+            parts = [b - a for a, b in itertools.pairwise(marks)]
+            self.ms.append([1e3 * seconds for seconds in (*parts, ended - started)])
+
+    def measures(self, batch_size: int) -> dict[str, float]:
+        """Medians, work and rates."""
+        medians = [statistics.median(column) for column in zip(*self.ms, strict=True)]
+        ms = dict(zip(PARTS, medians, strict=True))
+        gflop = [1e-9 * batch_size * flops for flops in self.flops]
+        # the first layer's input needs no gradient
+        work = {"forward": sum(gflop), "backward": 2 * sum(gflop) - gflop[0]}
+        return {
+            "step [ms]": statistics.median(map(sum, self.ms)),
+            **{f"{part} [ms]": value for part, value in ms.items()},
+            **{f"{part} [GFLOP]": value for part, value in work.items()},
+            **{f"{part} [GFLOP/s]": 1e3 * value / ms[part] for part, value in work.items()},
+            "optimizer [MB]": 4e-6 * self.streams * self.trained,
+            "optimizer [GB/s]": 4e-6 * self.streams * self.trained / ms["optimizer"],
+        }
+
+
+def of_arm(arm: Arm) -> Stepper:
+    """The steps of a training, frozen ones if it has such."""
+    densities = product_densities(arm.config, arm.model)
+    cycle = arm.cycle
+    return Stepper(
+        arm.model,
+        arm.optimizer,
+        STREAMS[arm.config.optimizer],
+        arm.task.loss,
+        itertools.chain.from_iterable(arm.batches() for _ in itertools.count()),
+        [flops * densities[layer] for layer, flops in arm.flops.items()],
+        (lambda: True) if cycle is None else (lambda: cycle.frozen),
+    )
+
+
+def of_plain_network(arm: Arm) -> Stepper:
+    """The network that is left of a training, trained by torch alone."""
+    model = compact(arm.model).train()
+    kind = torch.optim.Adam if arm.config.optimizer == "AdaBreg" else torch.optim.SGD
+    return Stepper(
+        model,
+        kind(model.parameters(), arm.config.lr, fused=True),
+        STREAMS[kind.__name__],
+        arm.task.loss,
+        itertools.chain.from_iterable(arm.batches() for _ in itertools.count()),
+        list(forward_flops(model, arm.task.train[0][:1]).values()),
+    )
+
+
+def measure_parts(network: str, threads: int, rounds: int) -> list[Row]:
+    """The parts of a step, and how many times as fast whole steps are."""
+    arms = make_arms(network, NETWORKS[network][0])
+    dense, smaller = arms[DENSE], arms[SMALLER_LAYERS]
+    smaller.epoch()
+    steppers = {
+        DENSE: of_arm(dense), SMALLER_LAYERS: of_arm(smaller), LIMIT: of_plain_network(smaller)
+    }  # fmt: skip
+    for _ in range(rounds):
+        for stepper in steppers.values():
+            stepper.model.train()
+            stepper.step()
+    rows = []
+    for name, stepper in steppers.items():
+        measures = stepper.measures(dense.config.batch_size)
+        rows += [Row("parts of a step", network, name, threads, k, v) for k, v in measures.items()]
+        if name == DENSE:
+            whole = measures["step [ms]"]
+        else:
+            times = whole / measures["step [ms]"]
+            rows.append(
+                Row("parts of a step", network, name, threads, "times as fast", times, DENSE)
+            )
+    return rows
+
+
+def measure_machine(threads: int) -> list[Row]:
+    """What this machine can do at best, measured with large dense operands."""
+    a, b = torch.randn(2, 1024, 1024)
+    large, copy = torch.randn(2, 2**25)
+    best = {
+        "GFLOP/s": 2e-9 * 1024**3 / min(timed(partial(torch.mm, a, b))() for _ in range(20)),
+        "GB/s": 8e-9 * 2**25 / min(timed(partial(copy.copy_, large))() for _ in range(20)),
+    }
+    names = {"GFLOP/s": "a product of 1024 x 1024", "GB/s": "a copy of 128 MiB"}
+    return [Row("parts of a step", "machine", names[k], threads, k, v) for k, v in best.items()]
+
+
+def main() -> None:
+    """Measure the networks that are asked for, and store all rows."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=300)
+    asked = parser.parse_args()
+    if unknown := set(asked.networks) - NETWORKS.keys():
+        parser.error(f"unknown network {', '.join(unknown)}, allowed: {', '.join(NETWORKS)}")
+    provenance = environment("cpu") | {"threads": asked.threads}
+    torch.set_num_threads(asked.threads)
+    RESULTS.mkdir(exist_ok=True)
+    rows = measure_machine(asked.threads)
+    for network in asked.networks or NETWORKS:
+        measured = measure_parts(network, asked.threads, asked.rounds)
+        print_tables(measured)
+        rows += measured
+    (RESULTS / f"parts_{asked.threads}.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    write(rows, RESULTS / f"parts_{asked.threads}.csv")
+
+
+if __name__ == "__main__":
+    main()
