@@ -275,6 +275,27 @@ def test_adabreg_moves_by_tau_where_the_gradient_is_constant(catch_up, expected)
     torch.testing.assert_close(v[0, 1:] / 0.01, torch.tensor([-expected, expected]))
 
 
+@pytest.mark.parametrize("optimizer", [LinBreg, AdaBreg])
+@pytest.mark.parametrize("reg", [L1(0.5), GroupL12(0.5, 1), ElasticNet(0.5, 1.0)])
+def test_a_block_enters_with_no_more_than_one_step(optimizer, reg):
+    # after catch-up v may be 29 steps beyond the threshold
+    model = torch.nn.Linear(1, 2, bias=False).double()
+    weight = model.weight
+    with torch.no_grad():
+        weight.copy_(torch.tensor([[1.0], [0.0]]))
+    optimizer = optimizer(model.parameters(), lr=0.01, reg=reg)
+    cycle = Multilevel(model, optimizer, 29)
+    while weight[1] == 0:
+        assert cycle._steps < 1000
+        optimizer.zero_grad()
+        model(torch.ones(1, 1).double()).sum().backward()
+        optimizer.step()
+    assert not cycle.missed, "in a full step"
+    assert 0 < -weight[1] <= 0.01 * (1 + 1e-6)
+    cycle.finish()
+    assert_in_subdifferential(optimizer)
+
+
 @every_optimizer
 @pytest.mark.parametrize("regs", ["l1", "filters"])
 def test_without_catch_up_a_full_step_counts_once(optimizer, regs):

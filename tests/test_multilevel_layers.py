@@ -423,6 +423,16 @@ def test_the_faster_way_is_taken_and_timed_again_when_the_density_doubles(slow, 
     assert type(density(0.08)[1]) is Fastest
 
 
+def test_a_layer_that_was_all_zero_when_it_was_timed():
+    choose = Choice("auto")
+    for share, kinds in ((0.0, (Fastest,)), (0.0, (Csr, Masked)), (0.2, (Fastest,))):
+        layer = linear(40, 50, share=share)
+        way = choose("layer", layer, L1(1.0))
+        assert type(way) in kinds
+        layer.weight = nn.Parameter(way.trained.restrict(layer.weight.detach()))
+        way(x_for(layer, 3))
+
+
 def test_timing_leaves_no_gradient_and_works_without_autograd():
     layer = linear(40, 50)
     way = Choice("auto")("layer", layer, L1(1.0))

@@ -326,7 +326,8 @@ def test_the_end_of_an_epoch_ends_a_cycle(tmp_path, monkeypatch):
 
 
 def test_a_run_reports_what_its_weights_are(tmp_path):
-    outcome = run(tmp_path, "wide MLP", **BREGMAN, frozen_steps=4, keep=True)
+    settings = {**BREGMAN, "lam": 0.01}
+    outcome = run(tmp_path, "wide MLP", **settings, frozen_steps=4, keep=True)
     state = {name.removeprefix("weights."): value for name, value in outcome.arrays.items()}
     model = MLP((784, 32, 32, 10))
     model.load_state_dict(state)

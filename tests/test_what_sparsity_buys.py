@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import math
 
 import pandas as pd
 import pytest
@@ -127,7 +128,8 @@ def test_a_config_from_its_scale_and_network():
 def summary():
     rows = [
         ("net", DENSE, 100.0, 98.0, None, 100.0, 40.0),
-        ("net", SPARSE_PRODUCTS, 5.0, 97.5, None, 6.0, 10.0),
+        ("net", SPARSE_PRODUCTS, 4.0, 97.0, None, 5.0, 8.0),
+        ("net", SPARSE_PRODUCTS, 6.0, 98.0, None, 7.0, 12.0),
         ("other", DENSE, 100.0, None, 0.9, 100.0, 30.0),
         ("other", MASKED, 8.0, None, 0.8, 7.0, 60.0),
     ]
@@ -147,6 +149,10 @@ def test_costs_are_relative_to_the_dense_training_of_the_same_network():
     assert costs["times as fast"].tolist() == [1, 4, 1, 0.5]
     assert costs["accuracy or SSIM"].tolist() == [98.0, 97.5, 0.9, 0.8]
     assert costs["FLOPs [%]"].tolist() == [100, 6, 100, 7]
+    assert costs["density [%]"].tolist() == [100, 5, 100, 8]
+    assert costs["±"].tolist() == pytest.approx(
+        [math.nan, 0.5**0.5, math.nan, math.nan], nan_ok=True
+    )
 
 
 def test_a_kept_network_is_the_one_that_was_trained(tmp_path):

@@ -262,12 +262,13 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
         summary: of the experiment.
 
     Returns:
-        Per network and method the density that was reached, the quality (accuracy on the test set
-        in percent, or SSIM), FLOPs in theory and seconds, both also relative to the dense training
-        of the same network, and how many times as fast it was.
+        Per network and method the means over the seeds: the density that was reached, the quality
+        (accuracy on the test set in percent, or SSIM) with its standard deviation, FLOPs in theory
+        and seconds, both also relative to the dense training of the same network, and how many
+        times as fast it was.
     """
     runs = summary[summary["artifact"].str.startswith(WHOLE_RUNS)]
-    table = pd.DataFrame(
+    by_method = pd.DataFrame(
         {
             "network": runs["artifact"].str.removeprefix(f"{WHOLE_RUNS}: "),
             "method": runs["strategy"],
@@ -276,7 +277,10 @@ def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
             "FLOPs [%]": runs["flops_pct"],
             "seconds": runs["seconds"],
         }
-    ).set_index(["network", "method"])
+    ).groupby(["network", "method"], sort=False)
+    table = by_method.mean()
+    # after the quality
+    table.insert(2, "±", by_method["accuracy or SSIM"].std())
     dense = table["seconds"].xs(DENSE, level="method")
     table["time [%]"] = 100 * table["seconds"].div(dense, level="network")
     table["times as fast"] = 100 / table["time [%]"]

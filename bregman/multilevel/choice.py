@@ -107,7 +107,7 @@ class Choice:
     def _fastest(self, name: str, layer: Layer, support: Entries, before: Way | None) -> Way:
         density = support.index.numel() / layer.weight.numel()
         timed_at, fastest = self.fastest.get(name, (math.inf, ""))
-        if not 0.5 < density / timed_at < 2:
+        if not timed_at / 2 <= density <= 2 * timed_at:
             ways = {"csr": Csr(layer, support), "masked": Masked(layer, support)}
             return Fastest(ways, partial(self._remember, name, density))
         return Csr(layer, support, before) if fastest == "csr" else Masked(layer, support)
