@@ -22,12 +22,18 @@ GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         [{"lr": 0.05}, {"lr": 0.1}, {"lr": 0.01, "momentum": 0.9}],
     ),
     "Lasso": (
-        [{"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (1e-4, 3e-4)],
-        [{"lr": 0.1, "lam": lam} for lam in (1e-4, 3e-4)],
+        [
+            *({"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (1e-4, 3e-4)),
+            *({"lr": 0.01, "lam": lam, "momentum": 0.9} for lam in (1e-4, 3e-4)),
+        ],
+        [
+            *({"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (1e-4, 3e-4)),
+            *({"lr": 0.01, "lam": lam, "momentum": 0.9} for lam in (1e-4, 3e-4)),
+        ],
     ),
     "ProxGD": (
-        [*({"lr": 0.1, "lam": lam} for lam in (3e-4, 5e-4, 1e-3)), {"lr": 0.05, "lam": 5e-4}],
-        [{"lr": 0.1, "lam": lam} for lam in (2e-4, 5e-4, 1e-3)],
+        [{"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (3e-4, 5e-4, 1e-3)],
+        [{"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (2e-4, 5e-4, 1e-3)],
     ),
     "LinBreg": (
         [*({"lr": 0.1, "lam": lam} for lam in (0.3, 1.0, 2.0)), {"lr": 0.2, "lam": 1.0}],

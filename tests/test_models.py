@@ -108,6 +108,15 @@ class Mixed(nn.Module):
         self.scale = nn.Parameter(torch.ones(()))
 
 
+@pytest.mark.parametrize("model", [MLP(), ConvNet(), Autoencoder()])
+def test_a_slice_of_a_chain_shares_its_layers(model):
+    part = model[1:-1]
+    assert type(part) is nn.Sequential
+    assert list(part) == list(model)[1:-1]
+    assert model[1] is part[0]
+    assert set(part.state_dict()) <= set(model.state_dict())
+
+
 def test_groups_hold_every_parameter_once_and_regularize_weights_only():
     model = Mixed()
     linear, conv = L1(1e-3), GroupL12(0.1, dim=(2, 3))

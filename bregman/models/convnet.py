@@ -4,8 +4,10 @@ from collections import OrderedDict
 
 from torch import nn
 
+from bregman.models.chain import Chain
 
-class ConvNet(nn.Sequential):
+
+class ConvNet(Chain):
     """Two 5x5 convolutions and two linear layers with ReLU and a linear output, section 4.4.
 
     No padding, so that each convolution takes four pixels of a side, and the second max-pooling

@@ -5,8 +5,10 @@ from itertools import pairwise
 
 from torch import nn
 
+from bregman.models.chain import Chain
 
-class MLP(nn.Sequential):
+
+class MLP(Chain):
     """A fully connected ReLU network with a linear output, section 4.2.
 
     Args:
