@@ -19,6 +19,7 @@ from bregman.experiments.what_sparsity_buys import (
     FROZEN,
     MASKED,
     METHODS,
+    SHORT,
     SMALLER_LAYERS,
     SPARSE_PRODUCTS,
     TARGET,
@@ -127,14 +128,15 @@ def test_a_config_from_its_scale_and_network():
 
 def summary():
     rows = [
-        ("net", DENSE, 100.0, 98.0, None, 100.0, 40.0),
-        ("net", SPARSE_PRODUCTS, 4.0, 97.0, None, 5.0, 8.0),
-        ("net", SPARSE_PRODUCTS, 6.0, 98.0, None, 7.0, 12.0),
-        ("other", DENSE, 100.0, None, 0.9, 100.0, 30.0),
-        ("other", MASKED, 8.0, None, 0.8, 7.0, 60.0),
+        ("net", DENSE, 100.0, 98.0, None, 100.0, 40.0, 10),
+        ("net", SHORT, 100.0, 97.0, None, 100.0, 20.0, 5),
+        ("net", SPARSE_PRODUCTS, 4.0, 97.0, None, 5.0, 8.0, 10),
+        ("net", SPARSE_PRODUCTS, 6.0, 98.0, None, 7.0, 12.0, 10),
+        ("other", DENSE, 100.0, None, 0.9, 100.0, 30.0, 4),
+        ("other", MASKED, 8.0, None, 0.8, 7.0, 60.0, 4),
     ]
     columns = ["artifact", "strategy", "n_total_pct", "test_acc_pct", "ssim", "flops_pct",
-               "seconds"]  # fmt: skip
+               "seconds", "epochs"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
     table["artifact"] = f"{WHOLE_RUNS}: " + table["artifact"]
     elsewhere = table.iloc[:1].assign(artifact=f"{DENSITY}: net", seconds=1.0)
@@ -143,16 +145,15 @@ def summary():
 
 def test_costs_are_relative_to_the_dense_training_of_the_same_network():
     costs = cost_table(summary())
-    assert list(costs.index) == [("net", DENSE), ("net", SPARSE_PRODUCTS), ("other", DENSE),
-                                 ("other", MASKED)]  # fmt: skip
-    assert costs["time [%]"].tolist() == [100, 25, 100, 200]
-    assert costs["times as fast"].tolist() == [1, 4, 1, 0.5]
-    assert costs["accuracy or SSIM"].tolist() == [98.0, 97.5, 0.9, 0.8]
-    assert costs["FLOPs [%]"].tolist() == [100, 6, 100, 7]
-    assert costs["density [%]"].tolist() == [100, 5, 100, 8]
-    assert costs["±"].tolist() == pytest.approx(
-        [math.nan, 0.5**0.5, math.nan, math.nan], nan_ok=True
-    )
+    assert list(costs.index) == [("net", DENSE), ("net", SHORT), ("net", SPARSE_PRODUCTS),
+                                 ("other", DENSE), ("other", MASKED)]  # fmt: skip
+    assert costs["time [%]"].tolist() == [100, 50, 25, 100, 200]
+    assert costs["times as fast"].tolist() == [1, 2, 4, 1, 0.5]
+    assert costs["accuracy or SSIM"].tolist() == [98.0, 97.0, 97.5, 0.9, 0.8]
+    assert costs["FLOPs [%]"].tolist() == pytest.approx([100, 50, 6, 100, 7])
+    assert costs["density [%]"].tolist() == [100, 100, 5, 100, 8]
+    spread = [math.nan, math.nan, 0.5**0.5, math.nan, math.nan]
+    assert costs["±"].tolist() == pytest.approx(spread, nan_ok=True)
 
 
 def test_a_kept_network_is_the_one_that_was_trained(tmp_path):
