@@ -40,7 +40,9 @@ SCALES = {
 
 # The paper names neither step sizes nor lambdas. These were chosen by the search on the validation
 # set, scripts/search_fashion_mnist_cnn.py; its trail is results/paper/fashion_mnist_cnn_search. In
-# Table 2 `lam_conv` weighs the groups of the kernels.
+# Table 2 `lam_conv` weighs the groups of the kernels. The Bregman optimizers' lambda lies between
+# those of the search, where the density after 100 epochs should be the paper's: with LinBreg and
+# lambda = 1 it grew from 1.0 to 1.3 % in 8 epochs, to 2.8 % in 100, and about as 1 / lambda.
 ADAM = {"optimizer": "Adam", "lr": 1e-3}
 PRUNED = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9}
 LASSO = {"optimizer": "SGD", "lr": 0.1, "max_drop": 0.002}
@@ -56,12 +58,12 @@ ROWS = (
     Row("Pruning", T1, "Pruning (5%)", "SGD", {**PRUNED, "prune_to": 0.05}, scales=LARGE),
     Row("Lasso", T1, "Lasso", "SGD + thresh.", {**LASSO, "lam": 3e-4}, "thresh"),
     Row("ProxGD", T1, "Lasso", "ProxGD", {**PROXGD, "lam": 3e-4}, scales=LARGE),
-    Row("LinBreg", T1, "Bregman", "LinBreg", {**LINBREG, "lam": 1.0}),
+    Row("LinBreg", T1, "Bregman", "LinBreg", {**LINBREG, "lam": 2.2}),
     Row("LinBreg (float32)", T1, "Bregman", "LinBreg",
-        {**LINBREG, "lam": 1.0, "autocast": None}, scales=("paper",), seeds=1),
+        {**LINBREG, "lam": 2.2, "autocast": None}, scales=("paper",), seeds=1),
     Row("LinBreg β=0.9", T1, "Bregman", "LinBreg (beta = 0.9)",
-        {**MOMENTUM, "lam": 1.0}, scales=LARGE),
-    Row("AdaBreg", T1, "Bregman", "AdaBreg", {**ADABREG, "lam": 1.0}, scales=LARGE),
+        {**MOMENTUM, "lam": 1.1}, scales=LARGE),
+    Row("AdaBreg", T1, "Bregman", "AdaBreg", {**ADABREG, "lam": 1.2}, scales=LARGE),
     Row("Adam (Table 2)", T2, "Vanilla", "Adam", ADAM),
     Row("Pruning (groups)", T2, "Pruning (7%)", "SGD",
         {**PRUNED, "prune_to": 0.07, "groups": True}),
@@ -70,11 +72,11 @@ ROWS = (
     Row("ProxGD (groups)", T2, "GLasso", "ProxGD",
         {**PROXGD, "lam": 5e-4, "groups": True}, scales=LARGE),
     Row("LinBreg (groups)", T2, "Bregman", "LinBreg",
-        {**LINBREG, "lam": 0.3, "groups": True, "keep_kernels": True}),
+        {**LINBREG, "lam": 0.42, "groups": True, "keep_kernels": True}),
     Row("LinBreg β=0.9 (groups)", T2, "Bregman", "LinBreg (beta = 0.9)",
-        {**MOMENTUM, "lam": 0.3, "groups": True}, scales=LARGE),
+        {**MOMENTUM, "lam": 0.46, "groups": True}, scales=LARGE),
     Row("AdaBreg (groups)", T2, "Bregman", "AdaBreg",
-        {**ADABREG, "lam": 0.5, "groups": True}, scales=LARGE),
+        {**ADABREG, "lam": 0.75, "groups": True}, scales=LARGE),
 )  # fmt: skip
 
 
