@@ -261,7 +261,7 @@ def test_a_thresholded_row_tells_both_and_its_drop_is_bounded(tmp_path):
 
 
 def test_on_a_subset_weights_come_and_go_sooner():
-    for optimizer, factor in (("LinBreg", 0.2), ("AdaBreg", 0.2), ("ProxGD", 10), ("SGD", 10)):
+    for optimizer, factor in (("LinBreg", 0.1), ("AdaBreg", 0.1), ("ProxGD", 10), ("SGD", 10)):
         settings = {"optimizer": optimizer, "lr": 0.1, "lam": 0.25, "lam_conv": 0.5}
         whole = config(Scale(1), 0, **settings)
         assert (whole.lam, whole.lam_conv) == (0.25, 0.5)

@@ -150,13 +150,13 @@ def config(
     """The set-up of section 4.4: the Bregman optimizers start at 1 %, the others dense.
 
     A gain of 1 is the factor 10 = 1 / sqrt(r) of the authors' public notebook. On a subset of the
-    data, where runs are a hundredth as long, weights come and go sooner: lambda is a fifth for the
+    data, where runs are a hundredth as long, weights come and go sooner: lambda is a tenth for the
     Bregman optimizers, and ten times as large for the penalized losses.
     """
     bregman = optimizer in ("LinBreg", "AdaBreg")
     factor = 1.0
     if scale.mini or scale.train_size is not None:
-        factor = 0.2 if bregman else 10.0
+        factor = 0.1 if bregman else 10.0
     return ConvNetRun(
         dataset="fashion_mnist",
         mini=scale.mini,
