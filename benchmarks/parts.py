@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from common import Row, clock, timed
 from report import print_tables, write
-from sparse_training import NETWORKS, RESULTS, Arm, make_arms
+from sparse_training import NETWORKS, RESULTS, Arm, make_arms, parse
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -61,6 +61,7 @@ class Stepper:
 
     def step(self) -> None:
         counts = self.frozen()
+        self.trained = sum(p.numel() for p in self.model.parameters())
         marks = [clock()]
         x, y = next(self.batches)
         marks.append(clock())
@@ -69,13 +70,10 @@ class Stepper:
         marks.append(clock())
         loss.backward()
         marks.append(clock())
-        self.trained = sum(p.numel() for p in self.model.parameters())
-        started = clock()
         self.optimizer.step()
-        ended = clock()
+        marks.append(clock())
         if counts:
-            parts = [b - a for a, b in itertools.pairwise(marks)]
-            self.ms.append([1e3 * seconds for seconds in (*parts, ended - started)])
+            self.ms.append([1e3 * (b - a) for a, b in itertools.pairwise(marks)])
 
     def measures(self, batch_size: int) -> dict[str, float]:
         """Medians, work and rates."""
@@ -131,9 +129,9 @@ def measure_parts(network: str, threads: int, rounds: int) -> list[Row]:
     steppers = {
         DENSE: of_arm(dense), SMALLER_LAYERS: of_arm(smaller), LIMIT: of_plain_network(smaller)
     }  # fmt: skip
+    smaller.model.train()
     for _ in range(rounds):
         for stepper in steppers.values():
-            stepper.model.train()
             stepper.step()
     rows = []
     for name, stepper in steppers.items():
@@ -164,17 +162,13 @@ def measure_machine(threads: int) -> list[Row]:
 def main() -> None:
     """Measure the networks that are asked for, and store all rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
-    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=300)
-    asked = parser.parse_args()
-    if unknown := set(asked.networks) - NETWORKS.keys():
-        parser.error(f"unknown network {', '.join(unknown)}, allowed: {', '.join(NETWORKS)}")
+    asked = parse(parser)
     provenance = environment("cpu") | {"threads": asked.threads}
     torch.set_num_threads(asked.threads)
     RESULTS.mkdir(exist_ok=True)
     rows = measure_machine(asked.threads)
-    for network in asked.networks or NETWORKS:
+    for network in asked.networks:
         measured = measure_parts(network, asked.threads, asked.rounds)
         print_tables(measured)
         rows += measured

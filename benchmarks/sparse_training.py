@@ -311,20 +311,27 @@ def measure(
         yield measure_inference(threads, 50, arms)
 
 
-def main() -> None:
-    """Measure the networks that are asked for, and store the rows of each."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line, with networks (all if none is named) and a number of threads."""
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=", ".join(NETWORKS))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--epochs", type=int, help="fewer than the default")
     asked = parser.parse_args()
     if unknown := set(asked.networks) - NETWORKS.keys():
         parser.error(f"unknown network {', '.join(unknown)}, allowed: {', '.join(NETWORKS)}")
+    asked.networks = asked.networks or list(NETWORKS)
+    return asked
+
+
+def main() -> None:
+    """Measure the networks that are asked for, and store the rows of each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--epochs", type=int, help="fewer than the default")
+    asked = parse(parser)
     # taken first: it tells which code was measured
     provenance = environment("cpu") | {"threads": asked.threads}
     torch.set_num_threads(asked.threads)
     RESULTS.mkdir(exist_ok=True)
-    for network in asked.networks or NETWORKS:
+    for network in asked.networks:
         epochs = asked.epochs or NETWORKS[network][0]
         arms = make_arms(network, epochs)
         stem = f"{network.lower().replace(' ', '_')}_{asked.threads}"
