@@ -107,7 +107,8 @@ class RegularizedOptimizer(Optimizer):
 class BregmanOptimizer(RegularizedOptimizer):
     """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta.
 
-    While a step is taken a group may have a key "stride": v moves by that many times the step.
+    Two keys are for others to set: "stride" in a group while a step is taken, and v moves by that
+    many times the step; "reg_scale" in a parameter's state, a factor on J.
     """
 
     @torch.no_grad()
@@ -132,7 +133,7 @@ class BregmanOptimizer(RegularizedOptimizer):
         """
         for group in self.param_groups:
             params = [p for p in group["params"] if "subgrad" in self.state.get(p, {})]
-            _mirror_step(group, params, [self.state[p]["subgrad"] for p in params])
+            _mirror_step(group, params, [self.state[p] for p in params])
 
     def _states(
         self, group: dict[str, Any], params: list[Tensor], *zeros: str
@@ -206,7 +207,7 @@ class LinBreg(BregmanOptimizer):
                     v.add_(m, alpha=-stride)
                 else:
                     v.add_(grad, alpha=-stride * signed)
-                _mirror_step(group, [p], [v])
+                _mirror_step(group, [p], [state])
             return
         sgd(
             subgrads,
@@ -221,7 +222,7 @@ class LinBreg(BregmanOptimizer):
             maximize=group["maximize"],
             fused=group["fused"],
         )
-        _mirror_step(group, params, subgrads)
+        _mirror_step(group, params, states)
 
 
 class AdaBreg(BregmanOptimizer):
@@ -291,7 +292,7 @@ class AdaBreg(BregmanOptimizer):
             maximize=group["maximize"],
             fused=group["fused"],
         )
-        _mirror_step(group, params, subgrads)
+        _mirror_step(group, params, states)
 
 
 class ProxGD(RegularizedOptimizer):
@@ -342,12 +343,15 @@ def _initial_subgrad(p: Tensor, group: dict[str, Any]) -> Tensor:
     return v.copy_(group["reg"].subgrad(p)).add_(p, alpha=1 / group["delta"])
 
 
-def _mirror_step(group: dict[str, Any], params: list[Tensor], subgrads: list[Tensor]) -> None:
+def _mirror_step(
+    group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
+) -> None:
     # theta <- prox_{delta J}(delta v), written into the parameters' own storage
     reg, delta = group["reg"], group["delta"]
-    for p, v in zip(params, subgrads, strict=True):
+    for p, state in zip(params, states, strict=True):
+        v = state["subgrad"]
         scaled = v if delta == 1 else torch.mul(v, delta, out=p)
-        reg.prox(scaled, delta, out=p)
+        reg.prox(scaled, delta * float(state.get("reg_scale", 1)), out=p)
 
 
 def _check_options(options: dict[str, Any]) -> None:

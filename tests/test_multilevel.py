@@ -153,20 +153,23 @@ every_path = pytest.mark.parametrize(
 # ---------------------------------------------------------------------------------------------
 
 
-def meets_living(model, optimizer):
-    """Of weights without a regularizer behind a layer of filters: which entries meet no constant.
+def rests(model, optimizer):
+    """What rests in frozen steps: weights that meet constants, and the biases that these are.
 
     In the network above a filter gives as many inputs of the next layer as it has pixels there.
     """
     regs = {p: group["reg"] for group in optimizer.param_groups for p in group["params"]}
-    weights = [p for p in model.parameters() if p.dim() > 1]
+    layers = [layer for layer in model if hasattr(layer, "weight")]
     found = {}
-    for before, weight in pairwise(weights):
-        of_rows = isinstance(regs[before], GroupL12) and regs[before].dim == (1, 2, 3)
-        if of_rows and isinstance(regs[weight], Zero):
-            living = (before != 0).flatten(1).any(1)
-            columns = living.repeat_interleave(weight.shape[1] // len(before))
-            found[weight] = columns.expand_as(weight)
+    for before, layer in pairwise(layers):
+        reg, weight = regs[before.weight], layer.weight
+        of_rows = isinstance(reg, GroupL12) and 0 not in block_dims(reg, before.weight.dim())
+        free = isinstance(regs[before.bias], Zero)
+        if of_rows and free and isinstance(regs[weight], GroupL12 | Zero):
+            dead = ~(before.weight != 0).flatten(1).any(1)
+            columns = dead.repeat_interleave(weight.shape[1] // len(dead))
+            sizes = [1, -1] + [1] * (weight.dim() - 2)
+            found[weight], found[before.bias] = columns.view(sizes).expand_as(weight), dead
     return found
 
 
@@ -189,9 +192,10 @@ def textbook(model, optimizer, m, steps, cut=(), catch_up=True, lr=lambda k: 1.0
             theta, zeros = p.detach(), torch.zeros_like(g)
             if p not in state:
                 v = reg.subgrad(theta) + theta / delta
-                state[p] = dict(v=v, m1=zeros, m2=zeros, inside=torch.ones_like(g, dtype=bool))
+                everywhere = torch.ones_like(g, dtype=bool)
+                state[p] = dict(v=v, m1=zeros, m2=zeros, inside=everywhere, resting=~everywhere)
             s = state[p]
-            moving = s["inside"] | full
+            moving = torch.ones_like(s["inside"]) if full else s["inside"] & ~s["resting"]
             if ada:
                 (b1, b2), t = group["betas"], k + 1
                 s["m1"] = torch.where(moving, b1 * s["m1"] + (1 - b1) * g, s["m1"])
@@ -204,28 +208,30 @@ def textbook(model, optimizer, m, steps, cut=(), catch_up=True, lr=lambda k: 1.0
                 step = s["m1"]
             dims = block_dims(reg, p.dim())
             times = 1 + missed if catch_up and k and dims is not None else 1
-            count = times = math.sqrt(times) if ada else times
+            times, correction = math.sqrt(times) if ada else times, 1.0
             if ada:
-                # the moments outside have seen full steps alone
+                # the moments of what did not move have seen full steps alone
                 first, second = ((1 - b**t) / (1 - b**n_full) for b in (b1, b2))
-                count = times * first / math.sqrt(second)
-            outside = torch.full_like(g, count if full else 0.0)
-            s["v"] = s["v"] - step * outside.masked_fill(s["inside"], 1.0)
+                correction = first / math.sqrt(second)
+            count = moving.to(g)
+            count[~s["inside"]] *= times
+            count[s["resting"] | ~s["inside"]] *= correction
+            s["v"] = s["v"] - step * count
             if full and dims is not None:
                 # beyond the subdifferential at zero only the share of one step counts
                 homogeneous = L1(reg.lam) if isinstance(reg, ElasticNet) else reg
                 beyond = homogeneous.prox(s["v"], 1.0)
                 kept = beyond / times
                 s["v"] = torch.where(s["inside"], s["v"], s["v"] - beyond + kept)
-            theta.copy_(torch.where(moving, reg.prox(delta * s["v"], delta), theta))
+            theta.copy_(reg.prox(delta * s["v"], delta))
             if full and p.dim() > 1 and dims is not None:
                 blocks = theta != 0
                 for d in dims:
                     blocks = blocks.any(d, keepdim=True)
                 s["inside"] = blocks.expand_as(theta)
         if full:
-            for p, inside in meets_living(model, optimizer).items():
-                state[p]["inside"] = inside
+            for p, resting in rests(model, optimizer).items():
+                state[p]["resting"] = resting & state[p]["inside"]
         missed = 0 if full else missed + 1
     return [p.detach() for p in parameters(optimizer)], [s["v"] for s in state.values()]
 
@@ -294,6 +300,23 @@ def test_a_block_enters_with_no_more_than_one_step(optimizer, reg):
     assert 0 < -weight[1] <= 0.01 * (1 + 1e-6)
     cycle.finish()
     assert_in_subdifferential(optimizer)
+
+
+@pytest.mark.parametrize("path", ["masked", "gathered"])
+def test_biases_with_a_regularizer_do_not_rest_nor_what_meets_them(path):
+    def made():
+        model, optimizer = build("LinBreg", "rows")
+        optimizer.param_groups[-1]["reg"] = L1(0.01)
+        assert {p.dim() for p in optimizer.param_groups[-1]["params"]} == {1}
+        return model, optimizer
+
+    model, ours = made()
+    cycle = Multilevel(model, ours, 4, path=path)
+    train(model, ours, 14)
+    cycle.finish()
+    thetas, _ = textbook(*made(), 4, 14)
+    assert_close([p.detach() for p in parameters(ours)], thetas)
+    assert any((layer.weight == 0).all(1).any() for layer in (model[1], model[3]))
 
 
 @every_optimizer

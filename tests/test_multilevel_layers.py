@@ -9,10 +9,17 @@ from torch.nn import functional as F
 
 from bregman import L1, ElasticNet, GroupL12, NonNegative, Nuclear, SparseGroup, Zero
 from bregman.models import MLP, ConvNet, ResNet18
+from bregman.multilevel.chains import links
 from bregman.multilevel.choice import Choice
-from bregman.multilevel.gathered import Gathered, links
+from bregman.multilevel.gathered import Gathered
 from bregman.multilevel.layers import Csr, Fastest, Masked
-from bregman.multilevel.supports import Entries, Grid, block_dims, nonzero_entries
+from bregman.multilevel.supports import (
+    Entries,
+    Grid,
+    RestingGrid,
+    block_dims,
+    nonzero_entries,
+)
 
 # ---------------------------------------------------------------------------------------------
 # Supports
@@ -61,7 +68,7 @@ def test_a_regularizer_of_groups_is_that_of_the_restriction(shape, dims):
 
 GRIDS = [
     Grid(torch.tensor([1, 4])),
-    Grid(torch.tensor([0, 2, 3]), torch.tensor([2, 0, 1])),
+    Grid(torch.tensor([0, 2, 3]), torch.tensor([0, 2])),
     Grid(torch.tensor([0, 1, 2, 3, 4]), torch.tensor([0, 2])),
     Grid(torch.tensor([], dtype=torch.int64)),
     Entries(torch.tensor([3, 4, 17, 58])),
@@ -87,15 +94,53 @@ def test_prolong_writes_what_restrict_reads_and_nothing_else(support, memory_for
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_spread_puts_the_entries_in_their_places(memory_format):
-    weight = sparse_weight((4, 3, 2, 2), (2, 3)).to(memory_format=memory_format)
-    support = nonzero_entries(weight, (2, 3))
-    elsewhere = weight == 0
-    weight[elsewhere] = 7.0
+@pytest.mark.parametrize("support", GRIDS)
+def test_spread_puts_the_entries_in_their_places(support, memory_format):
+    weight = torch.rand(5, 3, 2, 2).double().add_(1).to(memory_format=memory_format)
     part = support.restrict(weight).requires_grad_()
-    assert torch.equal(support.spread(2 * part, weight), torch.where(elsewhere, 7.0, 2 * weight))
+    expected = weight.clone()
+    support.prolong(2 * part.detach(), expected)
+    assert torch.equal(support.spread(2 * part, weight), expected)
     assert support.spread(part, weight).stride() == weight.stride()
     assert torch.autograd.gradcheck(lambda part: support.spread(part, weight), part)
+
+
+RESTING = RestingGrid(torch.tensor([0, 3, 4]), torch.tensor([1]), torch.tensor([0, 2]))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 3, 2, 2)])
+def test_what_rests_of_a_row_takes_part_in_its_norm_and_is_scaled_with_it(shape):
+    def whole_and_part():
+        full = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+        full[3] *= 0.1
+        part = RESTING.restrict(full)
+        assert not RESTING.norms(part).any()
+        RESTING.measure(full, part)
+        return full, part
+
+    v, part = whole_and_part()
+    reg = GroupL12(0.4, tuple(range(1, len(shape))))
+    expected = reg.prox(v)
+    assert (expected[[0, 3, 4]] == 0).flatten(1).all(1).tolist() == [False, True, False]
+    theta = reg.prox(part, RESTING.share(v) ** -0.5)
+    expected[[1, 2]] = v[[1, 2]]
+    torch.testing.assert_close(RESTING.spread(theta, v), expected)
+    assert torch.autograd.gradcheck(lambda moving: RESTING.moving.spread(moving, v),
+                                    part[:, :-1].clone().requires_grad_())  # fmt: skip
+    RESTING.prolong(-part, v)
+    expected = whole_and_part()[0]
+    expected[[0, 3, 4], 1] *= -1
+    assert torch.equal(v, expected)
+
+
+def test_a_row_in_which_nothing_rests_but_zeros():
+    full = torch.zeros(5, 3)
+    full[:, 1] = 1.0
+    part = RESTING.restrict(full)
+    RESTING.measure(full, part)
+    expected = full.clone()
+    expected[[0, 3, 4], 1] = 2.0
+    assert torch.equal(RESTING.spread(2 * part, full), expected)
 
 
 def test_feature_maps_of_one_channel_images_keep_their_format():
@@ -103,8 +148,8 @@ def test_feature_maps_of_one_channel_images_keep_their_format():
     full = torch.randn(6, 1, 3, 3).to(memory_format=torch.channels_last)
     image = torch.randn(2, 1, 8, 8)
     part = Grid(torch.tensor([0, 2, 3])).restrict(full)
-    spread = Entries(torch.arange(9)).spread(full.flatten()[:9], full)
-    for weight in (full, part, spread):
+    spread = [s.spread(s.restrict(full), full) for s in (Entries(torch.arange(9)), GRIDS[0])]
+    for weight in (full, part, *spread):
         maps = torch.nn.functional.conv2d(image, weight)
         assert maps.is_contiguous(memory_format=torch.channels_last)
 
@@ -266,11 +311,12 @@ CHAINS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("path", ["gathered", "masked"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chain", CHAINS)
 @pytest.mark.parametrize("last_is_sparse", [True, False])
-def test_gathered_layers_in_a_chain(chain, bias, last_is_sparse):
-    # dead neurons are constants, of which the next layer's weights get gradients too
+def test_layers_behind_dead_neurons(chain, bias, last_is_sparse, path):
+    # dead neurons are constants: they rest, and what meets them
     model = nn.Sequential(*CHAINS[chain](bias)).double()
     first, *between, last = model
     with torch.no_grad():
@@ -284,16 +330,29 @@ def test_gathered_layers_in_a_chain(chain, bias, last_is_sparse):
     biases = [first.bias, last.bias] if bias else []
     expected = gradients(lambda: model(x), [first.weight, last.weight, *biases])
 
-    a = Gathered(first, grid(first, 0))
-    rows = grid(last, 0) if last_is_sparse else Grid(torch.arange(len(last.weight)))
-    b = Gathered(last, rows, a, between)
-    for way in (a, b):
-        way.layer.weight = nn.Parameter(way.trained.restrict(way.layer.weight.detach()))
-        way.layer.forward = way
-    assert first(x).shape[1] == len(a.support.rows) < len(a.dead) + len(a.support.rows)
-    found = gradients(lambda: model(x), [first.weight, last.weight, *biases])
+    choose = Choice(path)
+    rows = GroupL12(1.0, tuple(range(1, first.weight.dim())))
+    a = choose("first", first, rows)
+    behind = GroupL12(1.0, tuple(range(1, last.weight.dim()))) if last_is_sparse else Zero()
+    b = choose("last", last, behind, a, between)
+    assert a.steady
+    assert not b.steady
     for i, way in enumerate((a, b), start=1):
+        full = way.layer.weight.detach()
+        part = way.trained.restrict(full)
+        if isinstance(way.trained, RestingGrid):
+            way.trained.measure(full, part)
+        way.layer.weight = nn.Parameter(part)
+        way.layer.forward = way
         expected[i] = way.trained.restrict(expected[i])
+    if bias:
+        first.bias = nn.Parameter(a.biases.restrict(first.bias.detach()))
+        expected[3] = a.biases.restrict(expected[3])
+        biases = [first.bias, last.bias]
+    assert 0 < len(first.weight) < len(a.dead) + len(first.weight)
+    given = len(first.weight) + (len(a.dead) if path == "masked" else 0)
+    assert first(x).shape[1] == given
+    found = gradients(lambda: model(x), [first.weight, last.weight, *biases])
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 

@@ -740,6 +740,7 @@ def distributed_worker(rank, folder):
                 optimizer.step()
             results[name, regs] = values(optimizer)
     torch.save(results, f"{folder}/{rank}.pt")
+    torch.distributed.barrier()  # neither may leave while the other still talks to it
     torch.distributed.destroy_process_group()
 
 

@@ -36,7 +36,7 @@ from bregman.models import (
     weight_layers,
 )
 from bregman.multilevel import Multilevel
-from bregman.multilevel.gathered import links
+from bregman.multilevel.chains import links
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.runs import Outcome

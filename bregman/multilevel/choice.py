@@ -7,17 +7,19 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from bregman.multilevel.gathered import Gathered, columns_of
+from bregman.multilevel.chains import Constants, constants
+from bregman.multilevel.gathered import Gathered
 from bregman.multilevel.layers import Csr, Fastest, Layer, Masked, Way
 from bregman.multilevel.supports import (
     Entries,
     Grid,
+    RestingGrid,
     block_dims,
     missing,
     nonzero_blocks,
     nonzero_entries,
 )
-from bregman.regularizers import Regularizer
+from bregman.regularizers import GroupL12, Regularizer, Zero
 
 PATHS = ("auto", "masked", "csr", "gathered")
 
@@ -60,7 +62,6 @@ class Choice:
         if dims is None:
             return self._of_living_inputs(name, layer, before, between)
 
-        dead: Tensor | None = None
         beside = set(range(weight.dim())) - set(dims)
         if beside in ({0}, {1}) and getattr(layer, "groups", 1) == 1:
             left = nonzero_blocks(weight, dims).flatten().nonzero().flatten()
@@ -68,10 +69,13 @@ class Choice:
                 self.reasons[name] = "gathered"
                 if beside == {1}:
                     return Gathered(layer, Grid(_all_rows(weight), left))
-                narrow = before if isinstance(before, Gathered) and len(before.dead) else None
-                return Gathered(layer, Grid(left), narrow, between)
+                met = _constants(layer, reg, before, between, Gathered)
+                return Gathered(layer, Grid(left), met, _trained(left, met))
             if beside == {0}:
+                met = _constants(layer, reg, before, between, Masked)
+                self._masked(name, layer, reg)
                 dead = missing(left, len(weight))
+                return Masked(layer, Grid(left), _trained(left, met), dead)
 
         support = nonzero_entries(weight, dims)
         csr_fits = isinstance(layer, nn.Linear) and not dims and weight.is_cpu
@@ -81,28 +85,29 @@ class Choice:
                 return Csr(layer, support, before)
             if self.path == "auto":
                 return self._fastest(name, layer, support, before)
+        self._masked(name, layer, reg)
+        return Masked(layer, support)
+
+    def _masked(self, name: str, layer: Layer, reg: Regularizer) -> None:
         self.reasons[name] = "masked"
         if self.path != "masked":
             self.reasons[name] += f": {self.path} has nothing for {type(layer).__name__} and {reg}"
-        return Masked(layer, support, dead)
 
     def _of_living_inputs(
         self, name: str, layer: Layer, before: Way | None, between: Sequence[nn.Module]
     ) -> Way | None:
         """The way of a layer without a regularizer: weights that meet constants rest."""
         self.reasons[name] = "dense: no regularizer"
-        if before is None or before.dead is None or not len(before.dead):
-            return None
-        weight = layer.weight
-        if isinstance(before, Gathered):
-            self.reasons[name] = "gathered: its inputs"
-            return Gathered(layer, Grid(_all_rows(weight)), before, between, rests=True)
-        live, _ = columns_of(before.dead, len(before.layer.weight), weight.shape[1])
-        if not len(live):
-            return None
-        self.reasons[name] = "masked: its inputs"
-        places = torch.arange(weight.numel(), device=weight.device).view(weight.shape)
-        return Masked(layer, Entries(places.index_select(1, live)))
+        rows = Grid(_all_rows(layer.weight))
+        for kind, path in ((Gathered, "gathered"), (Masked, "masked")):
+            met = _constants(layer, Zero(), before, between, kind)
+            if met is not None:
+                self.reasons[name] = f"{path}: its inputs"
+                trained = Grid(rows.rows, met.live)
+                if kind is Gathered:
+                    return Gathered(layer, rows, met, trained)
+                return Masked(layer, rows, trained)
+        return None
 
     def _fastest(self, name: str, layer: Layer, support: Entries, before: Way | None) -> Way:
         density = support.index.numel() / layer.weight.numel()
@@ -116,6 +121,29 @@ class Choice:
         times = " and ".join(f"{way} {1e3 * t:.2g} ms" for way, t in seconds.items())
         self.reasons[name] = f"{fastest}: at density {density:.2g} {times}"
         self.fastest[name] = (density, fastest)
+
+
+def _constants(
+    layer: Layer,
+    reg: Regularizer,
+    before: Way | None,
+    between: Sequence[nn.Module],
+    kind: type[Way],
+) -> Constants | None:
+    """What comes of dead rows in front, if both ways are of one kind and those weights can rest.
+
+    Not with a regularizer of more than the norms of rows: what rests has to tell all that it needs.
+    """
+    if type(before) is not kind or before.dead is None or not len(before.dead):
+        return None
+    if not isinstance(reg, GroupL12 | Zero):
+        return None
+    before.steady = True
+    return constants(layer, before.layer, before.dead, between)
+
+
+def _trained(rows: Tensor, met: Constants | None) -> RestingGrid | None:
+    return None if met is None else RestingGrid(rows, met.live, met.met)
 
 
 def _all_rows(weight: Tensor) -> Tensor:

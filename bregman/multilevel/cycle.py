@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from bregman.models import weight_layers
+from bregman.multilevel.chains import links
 from bregman.multilevel.choice import PATHS, Choice
-from bregman.multilevel.gathered import links
 from bregman.multilevel.layers import Layer, Sparse, Way
-from bregman.multilevel.supports import Entries, Grid, Support, block_dims
+from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support, block_dims
 from bregman.optim import AdaBreg, BregmanOptimizer
 from bregman.regularizers import Regularizer, Zero
 
@@ -20,15 +20,66 @@ _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 @dataclass
 class _Frozen:
-    """A layer in a cycle, and what is put aside: its whole weight, the optimizer's state of it."""
+    """A parameter in a cycle, and what is put aside: the whole of it, the optimizer's state of it.
+
+    Attributes:
+        layer: has a restriction in the parameter's place.
+        name: of the parameter in the layer, "weight" or "bias".
+        support: what the restriction holds.
+        full: the whole parameter.
+        state: likewise.
+    """
 
     layer: Layer
+    name: str
+    support: Support
     full: Tensor
     state: dict[str, Tensor]
 
     @property
-    def way(self) -> Way:
-        return vars(self.layer)["forward"]
+    def part(self) -> Tensor:
+        """The restriction."""
+        return getattr(self.layer, self.name)
+
+
+class _Waited:
+    """A parameter in a full step that moves v too far where it was not frozen before.
+
+    Args:
+        p: the parameter.
+        v: of it, before the step.
+        group: of the optimizer, with its stride.
+        support: what moved in the frozen steps.
+        times: how many steps this one counts for outside.
+    """
+
+    def __init__(
+        self, p: Tensor, v: Tensor, group: dict[str, Any], support: Support, times: float
+    ) -> None:
+        self.p, self.v, self.group, self.support, self.times = p, v, group, support, times
+        # on the support this is one step; of what rests there the moments have seen fewer
+        self.parts: list[tuple[Support, float]] = [(support, group["stride"])]
+        if isinstance(support, RestingGrid):
+            self.parts = [(support.moving, group["stride"]), (support.resting, times)]
+        self.before = [part.restrict(v) for part, _ in self.parts]
+
+    def correct(self) -> None:
+        """Give v and theta what they should be after the step."""
+        p, v, delta, reg = self.p, self.v, self.group["delta"], self.group["reg"]
+        right = [
+            torch.lerp(before, part.restrict(v), 1 / pace)
+            for before, (part, pace) in zip(self.before, self.parts, strict=True)
+        ]
+        # a block that enters keeps the share of one step
+        entered = p / self.times
+        v += (entered - p) / delta + reg.subgrad(entered) - reg.subgrad(p)
+        p.copy_(entered)
+        for values, (part, _) in zip(right, self.parts, strict=True):
+            part.prolong(values, v)
+        blocks = self.support
+        if isinstance(blocks, RestingGrid):
+            blocks = Grid(blocks.rows)
+        blocks.prolong(reg.prox(delta * blocks.restrict(v), delta), p)
 
 
 class Multilevel:
@@ -49,8 +100,10 @@ class Multilevel:
     only the share of one step is kept. Momentum and moments outside are averages over full steps
     alone, and so their bias corrections count full steps alone.
 
-    Where a neuron or filter is gone, what leads out of it meets a constant. In a layer without a
-    regularizer such weights rest in the frozen steps, and are not caught up.
+    Where a neuron or filter is gone, what leads out of it meets a constant. In frozen steps its
+    bias and such weights rest, and are not caught up: in a layer without a regularizer, and in one
+    that GroupL12 regularizes by rows. There the norm of a row counts what rests, so theta is still
+    the prox of v: what rests of v stays as it is, and what rests of theta is scaled with its row.
 
     The training loop stays as it is, with schedulers, closures and ``GradScaler``:
 
@@ -106,11 +159,11 @@ class Multilevel:
         # all steps of the optimizer so far, and how many of them were frozen
         self._steps, self._skipped = _steps_taken(optimizer), 0
         self._choose = Choice(path)
-        # by the names of layers: those in the present cycle, and what moved in the frozen steps
-        self._layers: dict[str, _Frozen] = {}
+        # of the present cycle, and by the names of parameters what moved in the one before
+        self._frozen: list[_Frozen] = []
+        self._layers: list[Layer] = []
         self._supports: dict[str, Support] = {}
-        # what a full step may move too far: a parameter, its group, the support, v there before
-        self._waited: list[tuple[Tensor, dict[str, Any], Support, Tensor]] = []
+        self._waited: list[_Waited] = []
         self._hooks: list[Any] = []
         if frozen_steps:
             optimizer.register_step_pre_hook(self._before_step)
@@ -127,11 +180,11 @@ class Multilevel:
         """End the cycle here: weights and states are whole, and the next step is a full one."""
         with torch.inference_mode(False), torch.no_grad():
             if self.frozen:
-                for frozen in self._layers.values():
+                for frozen in self._frozen:
                     # a gradient that waits for its step goes along
-                    if (grad := frozen.layer.weight.grad) is not None:
+                    if (grad := frozen.part.grad) is not None:
                         frozen.full.grad = torch.zeros_like(frozen.full)
-                        frozen.way.trained.prolong(grad, frozen.full.grad)
+                        frozen.support.prolong(grad, frozen.full.grad)
                 self._thaw()
             self._release()
 
@@ -151,11 +204,12 @@ class Multilevel:
         self.finish()
         self.missed, self._choose.fastest = state["missed"], dict(state["fastest"])
         self._steps, self._skipped = state["steps"], state["skipped"]
-        devices = {name: layer.weight.device for name, layer in weight_layers(self.model)}
+        devices = {name: p.device for name, p in self.model.named_parameters()}
         self._supports = {}
         for name, parts in state["supports"].items():
             parts = {key: t if t is None else t.to(devices[name]) for key, t in parts.items()}
-            self._supports[name] = Entries(**parts) if "index" in parts else Grid(**parts)
+            kind = Entries if "index" in parts else RestingGrid if "rest" in parts else Grid
+            self._supports[name] = kind(**parts)
 
     def _on_forward(self, model: nn.Module, _: Any) -> None:
         if not model.training:
@@ -171,8 +225,8 @@ class Multilevel:
             group.pop("stride", None)
         if self.frozen or not self.missed:
             return
-        layers = dict(weight_layers(self.model))
-        supports = {layers[name].weight: support for name, support in self._supports.items()}
+        named = dict(self.model.named_parameters())
+        supports = {named[name]: support for name, support in self._supports.items()}
         for group in optimizer.param_groups:
             if not any(p in supports for p in group["params"]):
                 continue
@@ -183,8 +237,8 @@ class Multilevel:
                 if "subgrad" in optimizer.state.get(p, {}):
                     # a parameter that was not frozen had all its steps everywhere
                     support = supports.get(p) or _everywhere(p)
-                    v = support.restrict(optimizer.state[p]["subgrad"])
-                    self._waited.append((p, group, support, v))
+                    v = optimizer.state[p]["subgrad"]
+                    self._waited.append(_Waited(p, v, group, support, self._times(group)))
 
     def _stride(self, group: dict[str, Any]) -> float:
         """How many of the optimizer's steps v moves by outside of the support in this full step."""
@@ -213,16 +267,8 @@ class Multilevel:
             if self.missed == self.frozen_steps:
                 self._thaw()
             return
-        for p, group, support, before in self._waited:
-            v, delta, reg = optimizer.state[p]["subgrad"], group["delta"], group["reg"]
-            # on the support this was one step, not several
-            part = torch.lerp(before, support.restrict(v), 1 / group["stride"])
-            # a block that enters keeps the share of one step
-            entered = p / self._times(group)
-            v += (entered - p) / delta + reg.subgrad(entered) - reg.subgrad(p)
-            p.copy_(entered)
-            support.prolong(part, v)
-            support.prolong(reg.prox(delta * part, delta), p)
+        for waited in self._waited:
+            waited.correct()
         for group in optimizer.param_groups:
             group.pop("stride", None)
         self._waited, self.missed = [], 0
@@ -243,13 +289,20 @@ class Multilevel:
             if not isinstance(reg, Zero):
                 layer.weight.grad = None  # before supports take memory
             before, between = chain.get(layer, (None, []))
-            way = self._choose(name, layer, reg, ways.get(before), between)
+            front = ways.get(before)
+            if front is not None and front.dead is not None and not self._may_rest(front.layer):
+                front = None
+            way = self._choose(name, layer, reg, front, between)
             if way is not None:
                 ways[layer], found[name] = way, layer
+        self._supports = {}
         for name, layer in found.items():
-            self._layers[name] = self._restrict(layer, ways[layer])
-        self._supports = {name: ways[layer].trained for name, layer in found.items()}
-        self._exchange({frozen.full: frozen.layer.weight for frozen in self._layers.values()})
+            way = vars(layer)["forward"] = ways[layer]
+            self._restrict(name, layer, "weight", way.trained)
+            if way.steady and layer.bias is not None:
+                self._restrict(name, layer, "bias", way.biases)
+        self._layers = list(found.values())
+        self._exchange({frozen.full: frozen.part for frozen in self._frozen})
         self._options = self._reg_and_delta()
         if self._layers:
             self.frozen = True
@@ -263,58 +316,80 @@ class Multilevel:
         """Why the weight of a layer can't be frozen."""
         if type(layer) not in _PLAIN or "forward" in vars(layer):
             return f"{type(layer).__name__} may have a forward of its own"
-        holders = [
-            m for m in self.model.modules() for p in m._parameters.values() if p is layer.weight
-        ]
-        if len(holders) > 1:
+        if self._shared(layer.weight):
             return "its weight is shared"
         if "subgrad" not in self.optimizer.state.get(layer.weight, {}):
             return "its weight had no step of the optimizer"
         return None
 
-    def _restrict(self, layer: Layer, way: Way) -> _Frozen:
-        full, states = layer.weight, self.optimizer.state
-        frozen = _Frozen(layer, full, states.pop(full))
+    def _may_rest(self, layer: Layer) -> bool:
+        """Whether the biases of dead rows can rest."""
+        bias, groups = layer.bias, self.optimizer.param_groups
+        if bias is None:
+            return True
+        free = any(isinstance(g["reg"], Zero) and bias in set(g["params"]) for g in groups)
+        had_step = "subgrad" in self.optimizer.state.get(bias, {})
+        return free and had_step and not self._shared(bias)
+
+    def _shared(self, parameter: Tensor) -> bool:
+        held = [p for m in self.model.modules() for p in m._parameters.values()]
+        return sum(p is parameter for p in held) > 1
+
+    def _restrict(self, layer_name: str, layer: Layer, name: str, support: Support) -> None:
+        """Put a restriction in the place of a parameter and of the optimizer's state of it."""
+        full: Tensor = getattr(layer, name)
+        frozen = _Frozen(layer, name, support, full, self.optimizer.state.pop(full))
         full.grad = None
-        part = way.trained.restrict(full.detach())
-        layer.weight = nn.Parameter(part, requires_grad=full.requires_grad)
+        part = support.restrict(full.detach())
         # what has no dimension is a counter of steps, common to both
-        states[layer.weight] = {
-            key: way.trained.restrict(value) if value.dim() else value
+        state = {
+            key: support.restrict(value) if value.dim() else value
             for key, value in frozen.state.items()
         }
-        vars(layer)["forward"] = way
-        return frozen
+        if isinstance(support, RestingGrid):
+            support.measure(full.detach(), part)
+            # of the second moments anything but zero would do, beside a first one of zero
+            for key in {"subgrad", "exp_avg_sq"} & state.keys():
+                support.measure(frozen.state[key], state[key])
+            state["reg_scale"] = torch.tensor(support.share(full) ** -0.5, dtype=torch.float64)
+        parameter = nn.Parameter(part, requires_grad=full.requires_grad)
+        setattr(layer, name, parameter)
+        self.optimizer.state[parameter] = state
+        self._frozen.append(frozen)
+        self._supports[".".join(filter(None, (layer_name, name)))] = support
 
     def _thaw(self) -> None:
         """Write back what the frozen steps did; linear layers still leave out what is zero."""
-        for frozen in self._layers.values():
-            support, weight = frozen.way.trained, frozen.layer.weight
-            support.prolong(weight, frozen.full)
-            for key, value in self.optimizer.state.pop(weight).items():
+        for frozen in self._frozen:
+            support, part = frozen.support, frozen.part
+            if isinstance(support, RestingGrid):
+                frozen.full.copy_(support.spread(part, frozen.full))
+            else:
+                support.prolong(part, frozen.full)
+            for key, value in self.optimizer.state.pop(part).items():
                 if value.dim():
                     if key not in frozen.state:  # momentum that was zero before
                         frozen.state[key] = torch.zeros_like(frozen.full)
                     support.prolong(value, frozen.state[key])
             self.optimizer.state[frozen.full] = frozen.state
-        self._exchange({frozen.layer.weight: frozen.full for frozen in self._layers.values()})
-        for frozen in self._layers.values():
-            way, layer = frozen.way, frozen.layer
-            smaller = layer.weight.numel() < frozen.full.numel()
-            layer.weight = frozen.full
-            del vars(layer)["forward"]
-            if isinstance(way, Sparse) and isinstance(layer, nn.Linear) and smaller:
-                vars(layer)["forward"] = way.with_full_gradient
-        self.frozen = False
+        self._exchange({frozen.part: frozen.full for frozen in self._frozen})
+        for frozen in self._frozen:
+            layer, smaller = frozen.layer, frozen.part.numel() < frozen.full.numel()
+            setattr(layer, frozen.name, frozen.full)
+            if frozen.name == "weight":
+                way = vars(layer).pop("forward")
+                if isinstance(way, Sparse) and isinstance(layer, nn.Linear) and smaller:
+                    vars(layer)["forward"] = way.with_full_gradient
+        self._frozen, self.frozen = [], False
         if self._options != self._reg_and_delta():
             self.optimizer.update_parameters()
 
     def _release(self) -> None:
-        for frozen in self._layers.values():
-            vars(frozen.layer).pop("forward", None)
+        for layer in self._layers:
+            vars(layer).pop("forward", None)
         for hook in self._hooks:
             hook.remove()
-        self._layers, self._hooks = {}, []
+        self._layers, self._hooks = [], []
 
     def _exchange(self, params: dict[Tensor, Tensor]) -> None:
         for group in self.optimizer.param_groups:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bregman.models.groups import CONV
-from bregman.multilevel.supports import Entries, Support
+from bregman.multilevel.supports import Entries, Grid, Support
 
 Layer = nn.Linear | CONV
 
@@ -35,17 +35,25 @@ class Way:
     Args:
         layer: has its whole weight here, and a restriction in its place whenever this is called.
         support: of the weight.
+        trained: what the restriction holds; None for all of the support.
 
     Attributes:
-        trained: what the restriction must hold, and in which order: all of the support, unless some
-            of it rests too.
         dead: the rows outside of the support, None if it is not made of whole rows.
+        steady: whether the next layer counts on what comes of dead rows to stay as it is; set by
+            that one. Then their biases rest, and the layer's bias is a restriction as well.
     """
 
-    def __init__(self, layer: Layer, support: Support) -> None:
+    def __init__(self, layer: Layer, support: Support, trained: Support | None = None) -> None:
         self.layer, self.support = layer, support
-        self.trained = support
+        self.trained = support if trained is None else trained
         self.dead: Tensor | None = None
+        self.steady = False
+
+    @property
+    def biases(self) -> Grid:
+        """Which biases do not rest when those of dead rows do."""
+        assert isinstance(self.support, Grid)
+        return Grid(self.support.rows)
 
     def __call__(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -55,20 +63,27 @@ class Masked(Way):
     """The layer itself, with the entries put back: right for all supports, and no faster.
 
     Args:
-        layer: see above.
-        support: likewise.
-        dead: the rows outside of it, if it is made of whole rows.
+        layer, support, trained: see above.
+        dead: likewise.
     """
 
-    support: Entries
-
-    def __init__(self, layer: Layer, support: Entries, dead: Tensor | None = None) -> None:
-        super().__init__(layer, support)
-        self.full, self.dead = layer.weight.detach(), dead
+    def __init__(
+        self,
+        layer: Layer,
+        support: Support,
+        trained: Support | None = None,
+        dead: Tensor | None = None,
+    ) -> None:
+        super().__init__(layer, support, trained)
+        self.full = layer.weight.detach()
+        self.full_bias = None if layer.bias is None else layer.bias.detach()
+        self.dead = dead
 
     def __call__(self, x: Tensor) -> Tensor:
-        weight = self.support.spread(self.layer.weight, self.full)
-        return dense(self.layer, x, weight, self.layer.bias)
+        weight, bias = self.trained.spread(self.layer.weight, self.full), self.layer.bias
+        if self.steady and bias is not None and self.full_bias is not None:
+            bias = self.biases.spread(bias, self.full_bias)
+        return dense(self.layer, x, weight, bias)
 
 
 class Sparse(Way):

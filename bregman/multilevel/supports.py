@@ -45,11 +45,11 @@ class Entries:
 
 @dataclass(frozen=True)
 class Grid:
-    """Some rows (dimension 0) and columns (dimension 1) of a weight.
+    """Some rows (dimension 0) and columns (dimension 1) of a parameter.
 
     Attributes:
         rows: the indices of the rows.
-        columns: likewise, in the order that the restriction has; None for all as they are.
+        columns: likewise, in ascending order; None for all.
     """
 
     rows: Tensor
@@ -60,18 +60,93 @@ class Grid:
         part = full.index_select(0, self.rows)
         if self.columns is not None:
             part = part.index_select(1, self.columns)
-        return _laid_out_as(full[: part.shape[0], : part.shape[1]], part)
+        return _laid_out_as(full, part)
 
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write the entries back; what is outside of the support stays as it is."""
-        if self.columns is not None and len(self.columns) == full.shape[1]:
-            part = part.index_select(1, self.columns.argsort())
-        elif self.columns is not None:
-            part = full.index_select(0, self.rows).index_copy_(1, self.columns, part)
-        full.index_copy_(0, self.rows, part)
+        full.index_copy_(0, self.rows, self._in_rows(part, full))
+
+    def spread(self, part: Tensor, full: Tensor) -> Tensor:
+        """A parameter with other entries at the support; differentiable in ``part``."""
+        return _laid_out_as(full, full.index_copy(0, self.rows, self._in_rows(part, full)))
+
+    def _in_rows(self, part: Tensor, full: Tensor) -> Tensor:
+        """The rows of the support, with other entries in its columns."""
+        if self.columns is None:
+            return part
+        return full.index_select(0, self.rows).index_copy(1, self.columns, part)
 
 
-Support = Entries | Grid
+@dataclass(frozen=True)
+class RestingGrid:
+    """Rows of which some columns rest: one more column stands for these, with their norm in a row.
+
+    So a regularizer of whole rows sees their whole norms. ``measure`` writes that column, which is
+    zero otherwise, as in a gradient.
+
+    Attributes:
+        rows: the indices of the rows.
+        columns: those that do not rest, in ascending order.
+        rest: those that do, at least one.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    rest: Tensor
+
+    @property
+    def moving(self) -> Grid:
+        """What does not rest."""
+        return Grid(self.rows, self.columns)
+
+    @property
+    def resting(self) -> Grid:
+        """What does."""
+        return Grid(self.rows, self.rest)
+
+    def restrict(self, full: Tensor) -> Tensor:
+        """The entries that do not rest, and a column of zeros; a new tensor."""
+        part = self.moving.restrict(full)
+        return _laid_out_as(
+            full, torch.cat([part, part.new_zeros(len(part), 1, *part.shape[2:])], 1)
+        )
+
+    def measure(self, full: Tensor, part: Tensor) -> None:
+        """Write the norms of what rests into the last column of a restriction."""
+        self.norms(part).copy_(self._norms(self.resting.restrict(full)))
+
+    def norms(self, part: Tensor) -> Tensor:
+        """The numbers in the last column of a restriction, one per row; a view."""
+        last = part.select(1, -1)
+        while last.dim() > 1:
+            last = last.select(-1, 0)
+        return last
+
+    def prolong(self, part: Tensor, full: Tensor) -> None:
+        """Write back the entries that do not rest; all others stay as they are."""
+        self.moving.prolong(part[:, :-1], full)
+
+    def spread(self, part: Tensor, full: Tensor) -> Tensor:
+        """A weight with other entries at the support; differentiable in those that do not rest.
+
+        In each row what rests is scaled to the norm in the last column.
+        """
+        rest = self.resting.restrict(full)
+        scale = self.norms(part.detach()) / self._norms(rest)
+        rest *= scale.view(-1, *(1 for _ in part.shape[1:]))
+        return self.resting.spread(rest, self.moving.spread(part[:, :-1], full))
+
+    def share(self, full: Tensor) -> float:
+        """The entries in a row of the restriction over those in a row of the whole weight."""
+        return (1 + len(self.columns)) / full.shape[1]
+
+    @staticmethod
+    def _norms(rest: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(rest.flatten(1), dim=1)
+        return norms.clamp_(min=torch.finfo(norms.dtype).tiny)
+
+
+Support = Entries | Grid | RestingGrid
 
 
 def block_dims(reg: Regularizer, ndim: int) -> tuple[int, ...] | None:
@@ -132,7 +207,8 @@ def _along(dim: int, values: Tensor, ndim: int) -> Tensor:
 
 
 def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
-    """x with its dimensions in memory in the order of a tensor of its shape, as channels_last."""
+    """x, no larger than ``like``, with its dimensions in memory in the same order."""
+    like = like[tuple(slice(n) for n in x.shape)]
     strides = torch.empty_like(like, device="meta").stride()
     if x.stride() == strides:
         return x
