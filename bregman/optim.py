@@ -132,8 +132,9 @@ class BregmanOptimizer(RegularizedOptimizer):
         that has not had a step has no v yet and stays as it is.
         """
         for group in self.param_groups:
-            params = [p for p in group["params"] if "subgrad" in self.state.get(p, {})]
-            _mirror_step(group, params, [self.state[p] for p in params])
+            for p in group["params"]:
+                if "subgrad" in self.state.get(p, {}):
+                    _mirror_step(p, self.state[p], group["reg"], group["delta"])
 
     def _states(
         self, group: dict[str, Any], params: list[Tensor], *zeros: str
@@ -197,20 +198,21 @@ class LinBreg(BregmanOptimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         lr, beta, stride = group["lr"], group["momentum"], group.get("stride", 1)
         states = self._states(group, params, *(["momentum_buffer"] if beta else []))
-        subgrads = [state["subgrad"] for state in states]
         if not group["fused"] and all(p.is_cpu for p in params):
             # one parameter after the other: its v is in the cache when the prox reads it
             signed = -lr if group["maximize"] else lr
-            for p, grad, v, state in zip(params, grads, subgrads, states, strict=True):
+            reg, delta = group["reg"], group["delta"]
+            for p, grad, state in zip(params, grads, states, strict=True):
+                v = state["subgrad"]
                 if beta:
                     m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * signed)
                     v.add_(m, alpha=-stride)
                 else:
                     v.add_(grad, alpha=-stride * signed)
-                _mirror_step(group, [p], [state])
+                _mirror_step(p, state, reg, delta)
             return
         sgd(
-            subgrads,
+            [state["subgrad"] for state in states],
             grads,
             [state["momentum_buffer"] if beta else None for state in states],
             momentum=beta,
@@ -222,7 +224,8 @@ class LinBreg(BregmanOptimizer):
             maximize=group["maximize"],
             fused=group["fused"],
         )
-        _mirror_step(group, params, states)
+        for p, state in zip(params, states, strict=True):
+            _mirror_step(p, state, group["reg"], group["delta"])
 
 
 class AdaBreg(BregmanOptimizer):
@@ -270,14 +273,13 @@ class AdaBreg(BregmanOptimizer):
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
         states = self._states(group, params, "exp_avg", "exp_avg_sq")
-        subgrads = [state["subgrad"] for state in states]
         for p, state in zip(params, states, strict=True):
             if "step" not in state:
                 # the fused kernels count on the parameter's device, the others on the host
                 device = p.device if group["fused"] else "cpu"
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
         adam(
-            subgrads,
+            [state["subgrad"] for state in states],
             grads,
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
@@ -292,7 +294,8 @@ class AdaBreg(BregmanOptimizer):
             maximize=group["maximize"],
             fused=group["fused"],
         )
-        _mirror_step(group, params, states)
+        for p, state in zip(params, states, strict=True):
+            _mirror_step(p, state, group["reg"], group["delta"])
 
 
 class ProxGD(RegularizedOptimizer):
@@ -343,15 +346,13 @@ def _initial_subgrad(p: Tensor, group: dict[str, Any]) -> Tensor:
     return v.copy_(group["reg"].subgrad(p)).add_(p, alpha=1 / group["delta"])
 
 
-def _mirror_step(
-    group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
-) -> None:
-    # theta <- prox_{delta J}(delta v), written into the parameters' own storage
-    reg, delta = group["reg"], group["delta"]
-    for p, state in zip(params, states, strict=True):
-        v = state["subgrad"]
-        scaled = v if delta == 1 else torch.mul(v, delta, out=p)
-        reg.prox(scaled, delta * float(state.get("reg_scale", 1)), out=p)
+def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: float) -> None:
+    # theta <- prox_{delta J}(delta v), written into the parameter's own storage
+    v = state["subgrad"]
+    scaled = v if delta == 1 else torch.mul(v, delta, out=p)
+    if "reg_scale" in state:
+        delta *= state["reg_scale"].item()
+    reg.prox(scaled, delta, out=p)
 
 
 def _check_options(options: dict[str, Any]) -> None:
