@@ -195,13 +195,13 @@ def _whole_run(
     return Row(label, artifact, method, optimizer, settings, scales=scales, seeds=seeds)
 
 
-WIDE_ENTRIES = {"lam": 0.15, "lr": 0.3, "frozen_steps": 19}
+WIDE_ENTRIES = {"lam": 0.07, "lr": 0.3, "frozen_steps": 19}
 # One full step per epoch and no catch-up, so few neurons and filters enter: in trials those that
 # came late made the networks slower and hardly better. A small lambda, since the larger it is the
 # longer a group takes to turn.
 STEADY = {"neurons": True, "frozen_steps": 429, "catch_up": False}
-WIDE_NEURONS = {"lam": 0.02, "lr": 0.3, "density": 0.15, **STEADY}
-AUTOENCODER_NEURONS = {"lam": 0.01, "density": 0.2, **STEADY}
+WIDE_NEURONS = {"lam": 0.02, "lr": 0.3, "density": 0.25, **STEADY}
+AUTOENCODER_NEURONS = {"lam": 0.01, "density": 0.25, **STEADY}
 CNN_FILTERS = {"lam": 0.005, "density": 0.7, **STEADY}
 
 EXPERIMENT = Experiment(

@@ -107,9 +107,8 @@ class RestingGrid:
     def restrict(self, full: Tensor) -> Tensor:
         """The entries that do not rest, and a column of zeros; a new tensor."""
         part = self.moving.restrict(full)
-        return _laid_out_as(
-            full, torch.cat([part, part.new_zeros(len(part), 1, *part.shape[2:])], 1)
-        )
+        last = part.new_zeros(len(part), 1, *part.shape[2:])
+        return _laid_out_as(full, torch.cat([part, last], 1))
 
     def measure(self, full: Tensor, part: Tensor) -> None:
         """Write the norms of what rests into the last column of a restriction."""
