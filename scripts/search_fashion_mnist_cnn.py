@@ -44,7 +44,12 @@ GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         [{"lr": 0.1, "lam": 0.3, "momentum": 0.9}],
     ),
     "AdaBreg": (
-        [{"lr": 1e-3, "lam": lam} for lam in (0.5, 1.0)],
+        [
+            *({"lr": 1e-3, "lam": lam} for lam in (0.5, 1.0)),
+            *({"lr": 1e-3, "lam": lam, "lam_conv": 0.5} for lam in (2.0, 4.0)),
+            {"lr": 1e-3, "lam": 2.0, "lam_conv": 0.25},
+            {"lr": 2e-3, "lam": 2.0},
+        ],
         [{"lr": 1e-3, "lam": lam} for lam in (0.25, 0.5)],
     ),
 }
