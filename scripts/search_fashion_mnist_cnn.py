@@ -49,6 +49,7 @@ GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             *({"lr": 1e-3, "lam": lam, "lam_conv": 0.5} for lam in (2.0, 4.0)),
             {"lr": 1e-3, "lam": 2.0, "lam_conv": 0.25},
             *({"lr": lr, "lam": lam} for lr, lam in ((2e-3, 2.0), (4e-3, 2.5), (4e-3, 4.0))),
+            *({"lr": 1e-2, "lam": lam} for lam in (3.0, 6.0)),
         ],
         [{"lr": 1e-3, "lam": lam} for lam in (0.25, 0.5)],
     ),
