@@ -62,7 +62,7 @@ ROWS = (
         {**LINBREG, "lam": 2.2, "autocast": None}, scales=("paper",), seeds=1),
     Row("LinBreg β=0.9", T1, "Bregman", "LinBreg (beta = 0.9)",
         {**MOMENTUM, "lam": 1.1}, scales=LARGE),
-    Row("AdaBreg", T1, "Bregman", "AdaBreg", {**ADABREG, "lr": 1e-2, "lam": 11.0}, scales=LARGE),
+    Row("AdaBreg", T1, "Bregman", "AdaBreg", {**ADABREG, "lr": 1e-2, "lam": 7.0}, scales=LARGE),
     Row("Adam (Table 2)", T2, "Vanilla", "Adam", ADAM),
     Row("Pruning (groups)", T2, "Pruning (7%)", "SGD",
         {**PRUNED, "prune_to": 0.07, "groups": True}),
