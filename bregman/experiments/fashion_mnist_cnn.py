@@ -64,7 +64,7 @@ ROWS = (
     Row("LinBreg β=0.9", T1, "Bregman", "LinBreg (beta = 0.9)",
         {**MOMENTUM, "lam": 1.1}, scales=LARGE),
     Row("AdaBreg", T1, "Bregman", "AdaBreg",
-        {**ADABREG, "lr": 1e-2, "lam": 8.0, "patience": 5}, scales=LARGE),
+        {**ADABREG, "lr": 1e-2, "lam": 5.8, "patience": 5}, scales=LARGE),
     Row("Adam (Table 2)", T2, "Vanilla", "Adam", ADAM),
     Row("Pruning (groups)", T2, "Pruning (7%)", "SGD",
         {**PRUNED, "prune_to": 0.07, "groups": True}),
