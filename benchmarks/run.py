@@ -74,7 +74,8 @@ def main(quick: bool) -> None:
                 measured += measure_peer(case, threads, rounds)
                 measured += against_peer(measured)
             rows += measured
-    rows += training_epoch.measure(rounds=1 if quick else 7)
+    for threads in (1, 2):
+        rows += training_epoch.measure(threads, rounds=1 if quick else 7)
     try:
         rows += inference.measure(rounds=50 // share)
     except KeyError as error:

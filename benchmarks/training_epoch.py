@@ -147,9 +147,9 @@ def split(name: str, sizes: tuple[int, int]) -> tuple[Tensor, Tensor, Samples, S
     return chosen, held_out, train, validation
 
 
-def measure(rounds: int) -> list[Row]:
-    """Time an epoch on one thread: MNIST, 55,000 images and 5,000; Fashion-MNIST, a tenth."""
-    torch.set_num_threads(1)
+def measure(threads: int, rounds: int) -> list[Row]:
+    """Time an epoch: MNIST, 55,000 images and 5,000; Fashion-MNIST, a tenth."""
+    torch.set_num_threads(threads)
     chosen, held_out, *samples = split("mnist", (55_000, 5_000))
     with tempfile.TemporaryDirectory() as folder:
         usual = torchvision_mnist(load("mnist"), Path(folder))
@@ -165,7 +165,7 @@ def measure(rounds: int) -> list[Row]:
         (FIT, BARE_NO_VALIDATION, ""),
         (USUAL, FIT, ">= 8"),
     ]
-    rows = ratio_rows("training epoch", "MNIST, MLP", 1, seconds, comparisons)
+    rows = ratio_rows("training epoch", "MNIST, MLP", threads, seconds, comparisons)
 
     *_, train, validation = split("fashion_mnist", CNN_SIZES)
     candidates = {
@@ -174,4 +174,4 @@ def measure(rounds: int) -> list[Row]:
     }
     seconds = interleaved(candidates, rounds, warmup=1)
     case = f"Fashion-MNIST, CNN, {CNN_SIZES[0]:,} images"
-    return rows + ratio_rows("training epoch", case, 1, seconds, [(FIT, BARE, "<= 1.1")])
+    return rows + ratio_rows("training epoch", case, threads, seconds, [(FIT, BARE, "<= 1.1")])

@@ -1,5 +1,7 @@
 """The experiments of section 4: one file each, with its runs at each scale in one table."""
 
+import pandas as pd
+
 from bregman.experiments import (
     architecture_search,
     cifar10_resnet,
@@ -9,7 +11,16 @@ from bregman.experiments import (
     mnist_comparison,
     what_sparsity_buys,
 )
-from bregman.experiments.experiment import SCALES, Experiment, Results, Row, Scale, paper_reference
+from bregman.experiments.experiment import (
+    SCALES,
+    Experiment,
+    Results,
+    Row,
+    Scale,
+    beside_paper,
+    paper_reference,
+)
+from bregman.paths import results_dir
 
 EXPERIMENTS = {
     module.EXPERIMENT.name: module.EXPERIMENT
@@ -31,8 +42,10 @@ __all__ = [
     "Results",
     "Row",
     "Scale",
+    "beside_paper",
     "get",
     "paper_reference",
+    "stored_summaries",
 ]
 
 
@@ -45,3 +58,27 @@ def get(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}, allowed: {', '.join(EXPERIMENTS)}")
     return EXPERIMENTS[name]
+
+
+def stored_summaries(scale: str) -> pd.DataFrame:
+    """What the experiments measured at a scale, as far as they were run.
+
+    Args:
+        scale: "smoke", "quick" or "paper".
+
+    Returns:
+        One row per run, with the columns of ``summary.csv``, in the order of the experiments. A run
+        that two of them share stands in the first one.
+
+    Raises:
+        ValueError: an unknown scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
+    paths = (results_dir() / scale / name / "summary.csv" for name in EXPERIMENTS)
+    tables = [pd.read_csv(path) for path in paths if path.exists()]
+    columns = [*paper_reference(), "label", "seed", "epochs", "seconds", "device"]
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    summary = pd.concat(tables, ignore_index=True)
+    return summary[~summary.drop(columns="label").duplicated()]

@@ -243,23 +243,35 @@ class Results:
         return chosen.pivot_table(index="epoch", columns="run", values="value")[order]
 
     def beside_paper(self) -> pd.DataFrame:
-        """Our numbers (mean and standard deviation over the seeds) beside the paper's.
-
-        Returns:
-            One row per number that the paper gives: ours, std, paper, and the difference.
-        """
-        row = ["artifact", "strategy", "optimizer"]
-        keys = [*row, "label"]
-        ours = self.summary.melt(keys, _MEASURED, "measure", "value")
-        ours = ours.groupby([*keys, "measure"], sort=False)["value"].agg(["mean", "std"])
-        paper = paper_reference().melt(row, _MEASURED, "measure", "paper")
-        table = ours.reset_index().merge(paper.dropna(), on=[*row, "measure"])
-        table["difference"] = table["mean"] - table["paper"]
-        # what belongs to one run stands together, in the order of the experiment
+        """What ``beside_paper`` makes of these runs, in the order of the experiment's rows."""
+        table = beside_paper(self.summary).reset_index().dropna(subset="run")
+        # what belongs to one run stands together
         order = {label: i for i, label in enumerate(self.summary["label"].unique())}
-        table = table.sort_values("label", key=lambda label: label.map(order), kind="stable")
-        table = table.rename(columns={"label": "run", "mean": "ours"})
-        return table.set_index(["artifact", "run", "measure"]).drop(columns=row[1:])
+        table = table.sort_values("run", key=lambda label: label.map(order), kind="stable")
+        return table.set_index(["artifact", "run", "measure"])[
+            ["ours", "std", "paper", "difference"]
+        ]
+
+
+def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
+    """Every number of the paper, and what runs gave that stand for it.
+
+    Args:
+        summary: one row per run, of one experiment or several.
+
+    Returns:
+        ours (the mean over the seeds), std, paper and the difference; one row per number of the
+        paper and label of runs. Where there is none, label ("run") and our number are missing.
+    """
+    row = ["artifact", "strategy", "optimizer"]
+    ours = summary.melt([*row, "label"], _MEASURED, "measure", "value")
+    ours = ours.groupby([*row, "label", "measure"], sort=False)["value"].agg(["mean", "std"])
+    paper = paper_reference().melt(row, _MEASURED, "measure", "paper", ignore_index=False)
+    paper = paper.dropna().sort_index(kind="stable")
+    table = ours.reset_index().merge(paper, "right", on=[*row, "measure"])
+    table["difference"] = table["mean"] - table["paper"]
+    table = table.rename(columns={"label": "run", "mean": "ours"})
+    return table.set_index([*row, "measure", "run"])
 
 
 def paper_reference() -> pd.DataFrame:

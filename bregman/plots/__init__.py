@@ -21,6 +21,7 @@ from bregman.plots.denoising_autoencoder import (
 )
 from bregman.plots.explore import explore
 from bregman.plots.mnist import mnist_acceleration, mnist_comparison
+from bregman.plots.paper_and_ours import paper_against_ours
 from bregman.plots.style import save
 from bregman.plots.what_sparsity_buys import (
     accuracy_at_density,
@@ -48,6 +49,7 @@ __all__ = [
     "hourglass_over_seeds",
     "mnist_acceleration",
     "mnist_comparison",
+    "paper_against_ours",
     "quality_over_noise",
     "resnet_layers",
     "resnet_paths",
