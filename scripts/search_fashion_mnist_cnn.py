@@ -85,7 +85,14 @@ def row(name: str, settings: dict[str, Any], groups: bool) -> Row:
 # the same, but all epochs
 WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "Adam": ([{"lr": lr} for lr in (5e-4, 1e-3)], []),
-    "AdaBreg": ([{"lr": 1e-2, "lam": lam, "patience": 5} for lam in (5.8, 8.0)], []),
+    "ProxGD": ([{"lr": 0.05, "lam": lam} for lam in (3e-4, 6e-4)], []),
+    "AdaBreg": (
+        [
+            *({"lr": 1e-2, "lam": lam, "patience": 5} for lam in (5.8, 8.0)),
+            {"lr": 1e-2, "lam": 7.5, "patience": 7},
+        ],
+        [],
+    ),
 }
 
 
