@@ -40,7 +40,7 @@ def paper_against_ours(table: pd.DataFrame) -> Figure:
             ax.axline((90, 90), (91, 91), color=GRAY, lw=0.8, zorder=0)
             ax.set(xlabel=f"{label}, the paper", ylabel=f"{label}, ours")
         axes[1].set(xlim=(86, 99), ylim=(min([87, *chosen["ours"]]) - 1, 99))
-        axes[0].set(xscale="log", yscale="log", xlim=(1, 120), ylim=(1, 120))
+        axes[0].set(xscale="log", yscale="log", xlim=(0.7, 120), ylim=(0.7, 120))
         for axis in (axes[0].xaxis, axes[0].yaxis):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
