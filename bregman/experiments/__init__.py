@@ -77,8 +77,9 @@ def stored_summaries(scale: str) -> pd.DataFrame:
         raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
     paths = (results_dir() / scale / name / "summary.csv" for name in EXPERIMENTS)
     tables = [pd.read_csv(path) for path in paths if path.exists()]
-    columns = [*paper_reference(), "label", "seed", "epochs", "seconds", "device"]
     if not tables:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(
+            columns=[*paper_reference(), "label", "seed", "epochs", "seconds", "device"]
+        )
     summary = pd.concat(tables, ignore_index=True)
     return summary[~summary.drop(columns="label").duplicated()]

@@ -243,7 +243,11 @@ class Results:
         return chosen.pivot_table(index="epoch", columns="run", values="value")[order]
 
     def beside_paper(self) -> pd.DataFrame:
-        """What ``beside_paper`` makes of these runs, in the order of the experiment's rows."""
+        """What ``beside_paper`` makes of these runs, in the order of the experiment's rows.
+
+        Returns:
+            One row per number of the paper that a run stands for, by artifact, run and measure.
+        """
         table = beside_paper(self.summary).reset_index().dropna(subset="run")
         # what belongs to one run stands together
         order = {label: i for i, label in enumerate(self.summary["label"].unique())}
@@ -261,7 +265,8 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         ours (the mean over the seeds), std, paper and the difference; one row per number of the
-        paper and label of runs. Where there is none, label ("run") and our number are missing.
+        paper (artifact, strategy, optimizer, measure) and label of runs ("run"). Where there is no
+        run, that label and our number are missing.
     """
     row = ["artifact", "strategy", "optimizer"]
     ours = summary.melt([*row, "label"], _MEASURED, "measure", "value")
