@@ -84,7 +84,7 @@ def row(name: str, settings: dict[str, Any], groups: bool) -> Row:
 
 # the same, but all epochs
 WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "Adam": ([{"lr": lr} for lr in (5e-4, 1e-3)], []),
+    "Adam": ([{"lr": lr} for lr in (2e-4, 3e-4, 5e-4, 1e-3)], []),
     "ProxGD": ([{"lr": 0.05, "lam": lam} for lam in (3e-4, 6e-4)], []),
     "AdaBreg": (
         [
