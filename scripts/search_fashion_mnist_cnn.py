@@ -19,27 +19,44 @@ from bregman.experiments.fashion_mnist_cnn import config, train
 
 # optimizer -> what is tried for single weights (Table 1), and for groups (Table 2)
 GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "Adam": ([{"lr": 3e-4}, {"lr": 1e-3}], []),
+    "Adam": ([{"lr": 3e-4}, {"lr": 1e-3}, {"lr": 1e-3, "gain": 0.4}], []),
     "Pruning": (
-        [{"lr": 0.02}, {"lr": 0.05}, {"lr": 0.1}, {"lr": 0.01, "momentum": 0.9}],
-        [{"lr": 0.05}, {"lr": 0.1}, {"lr": 0.01, "momentum": 0.9}],
+        [
+            *({"lr": lr} for lr in (0.02, 0.05, 0.1)),
+            {"lr": 0.01, "momentum": 0.9},
+            {"lr": 0.01, "momentum": 0.9, "gain": 0.4},
+        ],
+        [
+            *({"lr": lr} for lr in (0.05, 0.1)),
+            {"lr": 0.01, "momentum": 0.9},
+            {"lr": 0.01, "momentum": 0.9, "gain": 0.4},
+        ],
     ),
     "Lasso": (
         [
             *({"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (1e-4, 3e-4)),
             *({"lr": 0.01, "lam": lam, "momentum": 0.9} for lam in (1e-4, 3e-4)),
+            {"lr": 0.01, "lam": 3e-4, "momentum": 0.9, "gain": 0.4},
         ],
         [
             *({"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (1e-4, 3e-4)),
             *({"lr": 0.01, "lam": lam, "momentum": 0.9} for lam in (1e-4, 3e-4)),
+            {"lr": 0.01, "lam": 3e-4, "momentum": 0.9, "gain": 0.4},
         ],
     ),
     "ProxGD": (
-        [{"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (3e-4, 5e-4, 1e-3)],
+        [
+            *({"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (3e-4, 5e-4, 1e-3)),
+            {"lr": 0.05, "lam": 5e-4, "gain": 0.4},
+        ],
         [{"lr": lr, "lam": lam} for lr in (0.05, 0.1) for lam in (2e-4, 5e-4, 1e-3)],
     ),
     "LinBreg": (
-        [*({"lr": 0.1, "lam": lam} for lam in (0.3, 1.0, 2.0)), {"lr": 0.2, "lam": 1.0}],
+        [
+            *({"lr": 0.1, "lam": lam} for lam in (0.3, 1.0, 2.0)),
+            {"lr": 0.1, "lam": 1.0, "gain": 0.5},
+            {"lr": 0.2, "lam": 1.0},
+        ],
         [{"lr": 0.1, "lam": lam} for lam in (0.1, 0.3, 1.0)],
     ),
     "LinBreg β=0.9": (
@@ -53,6 +70,7 @@ GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             {"lr": 1e-3, "lam": 2.0, "lam_conv": 0.25},
             *({"lr": lr, "lam": lam} for lr, lam in ((2e-3, 2.0), (4e-3, 2.5), (4e-3, 4.0))),
             *({"lr": 1e-2, "lam": lam} for lam in (3.0, 6.0)),
+            *({"lr": 1e-2, "lam": 3.0, "gain": gain} for gain in (0.25, 0.5)),
             {"lr": 2e-2, "lam": 6.0},
         ],
         [{"lr": 1e-3, "lam": lam} for lam in (0.25, 0.5)],
@@ -84,12 +102,13 @@ def row(name: str, settings: dict[str, Any], groups: bool) -> Row:
 
 # the same, but all epochs
 WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
-    "Adam": ([{"lr": lr} for lr in (2e-4, 3e-4, 5e-4, 1e-3)], []),
+    "Adam": ([*({"lr": lr} for lr in (3e-4, 5e-4, 1e-3)), {"lr": 5e-4, "gain": 0.4}], []),
     "ProxGD": ([{"lr": 0.05, "lam": lam} for lam in (3e-4, 6e-4)], []),
     "AdaBreg": (
         [
             *({"lr": 1e-2, "lam": lam, "patience": 5} for lam in (5.8, 8.0)),
             {"lr": 1e-2, "lam": 7.5, "patience": 7},
+            {"lr": 1e-2, "lam": 7.3, "patience": 5, "gain": 0.5},
         ],
         [],
     ),
