@@ -43,8 +43,8 @@ SCALES = {
 # Table 2 `lam_conv` weighs the groups of the kernels. Most runs of the search are short: the lambda
 # of the Bregman optimizers, and of ProxGD, is set to where they let expect the paper's density
 # after 100 epochs. Whole runs then corrected AdaBreg's and ProxGD's in Table 1 and that of momentum
-# with groups, and decided on AdaBreg's patience and Adam's learning rate.
-ADAM = {"optimizer": "Adam", "lr": 5e-4}
+# with groups, and decided on AdaBreg's patience and gain and on Adam's learning rate and gain.
+ADAM = {"optimizer": "Adam", "lr": 5e-4, "gain": 0.4}
 PRUNED = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9}
 LASSO = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "max_drop": 0.002}
 PROXGD = {"optimizer": "ProxGD", "lr": 0.05}
@@ -65,7 +65,7 @@ ROWS = (
     Row("LinBreg β=0.9", T1, "Bregman", "LinBreg (beta = 0.9)",
         {**MOMENTUM, "lam": 1.1}, scales=LARGE),
     Row("AdaBreg", T1, "Bregman", "AdaBreg",
-        {**ADABREG, "lr": 1e-2, "lam": 7.5, "patience": 7}, scales=LARGE),
+        {**ADABREG, "lr": 1e-2, "lam": 7.8, "patience": 5, "gain": 0.5}, scales=LARGE),
     Row("Adam (Table 2)", T2, "Vanilla", "Adam", ADAM),
     Row("Pruning (groups)", T2, "Pruning (7%)", "SGD",
         {**PRUNED, "prune_to": 0.07, "groups": True}),
