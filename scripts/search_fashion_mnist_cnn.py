@@ -103,12 +103,16 @@ def row(name: str, settings: dict[str, Any], groups: bool) -> Row:
 # the same, but all epochs
 WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "Adam": ([*({"lr": lr} for lr in (3e-4, 5e-4, 1e-3)), {"lr": 5e-4, "gain": 0.4}], []),
-    "ProxGD": ([{"lr": 0.05, "lam": lam} for lam in (3e-4, 6e-4)], []),
+    "ProxGD": (
+        [{"lr": 0.05, "lam": 3e-4}, {"lr": 0.05, "lam": 6e-4, "gain": 0.4}],
+        [{"lr": 0.05, "lam": 4e-4}, {"lr": 0.05, "lam": 7e-4, "gain": 0.4}],
+    ),
     "AdaBreg": (
         [
             *({"lr": 1e-2, "lam": lam, "patience": 5} for lam in (5.8, 8.0)),
             {"lr": 1e-2, "lam": 7.5, "patience": 7},
             *({"lr": 1e-2, "lam": lam, "patience": 5, "gain": 0.5} for lam in (7.3, 7.8)),
+            {"lr": 1e-2, "lam": 8.5, "gain": 0.5},
         ],
         [],
     ),
