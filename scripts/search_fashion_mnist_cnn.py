@@ -72,6 +72,10 @@ GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             *({"lr": 1e-2, "lam": lam} for lam in (3.0, 6.0)),
             *({"lr": 1e-2, "lam": 3.0, "gain": gain} for gain in (0.25, 0.5)),
             {"lr": 2e-2, "lam": 6.0},
+            *(
+                {"lr": 1e-2, "lam": lam, "lam_conv": lam_conv}
+                for lam, lam_conv in ((2.0, 10.0), (2.5, 5.0), (2.8, 3.5))
+            ),
         ],
         [{"lr": 1e-3, "lam": lam} for lam in (0.25, 0.5)],
     ),
@@ -97,6 +101,7 @@ def row(name: str, settings: dict[str, Any], groups: bool) -> Row:
         optimizer=name,
         settings={**common, **settings, "groups": groups},
         variant="thresh" if name == "Lasso" else "",
+        seeds=1,
     )
 
 
@@ -112,7 +117,7 @@ WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             *({"lr": 1e-2, "lam": lam, "patience": 5} for lam in (5.8, 8.0)),
             {"lr": 1e-2, "lam": 7.5, "patience": 7},
             *({"lr": 1e-2, "lam": lam, "patience": 5, "gain": 0.5} for lam in (7.3, 7.8)),
-            {"lr": 1e-2, "lam": 8.5, "gain": 0.5},
+            *({"lr": 1e-2, "lam": 8.5, "patience": p, "gain": 0.5} for p in (7, 10)),
         ],
         [],
     ),

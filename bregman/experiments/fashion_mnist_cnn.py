@@ -66,7 +66,7 @@ ROWS = (
     Row("LinBreg β=0.9", T1, "Bregman", "LinBreg (beta = 0.9)",
         {**MOMENTUM, "lam": 1.1}, scales=LARGE, seeds=1),
     Row("AdaBreg", T1, "Bregman", "AdaBreg",
-        {**ADABREG, "lr": 1e-2, "lam": 8.5, "gain": 0.5}, scales=LARGE, seeds=1),
+        {**ADABREG, "lr": 1e-2, "lam": 8.5, "gain": 0.5, "patience": 7}, scales=LARGE, seeds=1),
     Row("Adam (Table 2)", T2, "Vanilla", "Adam", ADAM, seeds=1),
     Row("Pruning (groups)", T2, "Pruning (7%)", "SGD",
         {**PRUNED, "prune_to": 0.07, "groups": True}, seeds=1),
