@@ -209,11 +209,13 @@ def _signed_least_squares(
         while True:
             solution = torch.zeros_like(x)
             solution[passive] = torch.linalg.lstsq(A[:, passive], problem.y).solution
-            if bool((solution[passive] > 0).all()):
+            # an entry that is zero but for rounding is zero
+            shrinking = passive & (solution <= 1e-12 * solution.max())
+            if not bool(shrinking.any()):
                 break
             # go towards the solution until the first entry is zero, and fix it there
-            shrinking = passive & (solution <= 0)
-            reach = (x / (x - solution)).masked_fill(~shrinking, math.inf)
+            reach = torch.where(x > 0, x / (x - solution.clamp(max=0)), 0.0)
+            reach = reach.masked_fill(~shrinking, math.inf)
             leaving = int(reach.argmin())
             x = x + float(reach[leaving]) * (solution - x)
             passive[leaving] = False
