@@ -35,7 +35,7 @@ from bregman.training import Samples, Training, accuracy, evaluate, fit, weight_
 SCALES = {
     "smoke": Scale(epochs=3, mini=True),
     "quick": Scale(epochs=5, train_size=9_000),
-    # three seeds of one row show the noise; a run takes half an hour
+    # three seeds of one row show the noise; a run takes half an hour or more
     "paper": Scale(epochs=100, seeds=3),
 }
 
@@ -44,7 +44,7 @@ SCALES = {
 # Table 2 `lam_conv` weighs the groups of the kernels. Most runs of the search are short: the lambda
 # of the Bregman optimizers, and of ProxGD, is set to where they let expect the paper's density
 # after 100 epochs. Whole runs then corrected AdaBreg's in Table 1, ProxGD's, and that of momentum
-# with groups, and decided on AdaBreg's gain and on Adam's learning rate and gain.
+# with groups, and decided on AdaBreg's gain and patience and on Adam's learning rate and gain.
 ADAM = {"optimizer": "Adam", "lr": 5e-4, "gain": 0.4}
 PRUNED = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "gain": 0.4}
 LASSO = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "max_drop": 0.002}
