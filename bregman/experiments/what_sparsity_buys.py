@@ -202,7 +202,9 @@ WIDE_ENTRIES = {"lam": 0.07, "lr": 0.3, "frozen_steps": 19}
 STEADY = {"neurons": True, "frozen_steps": 429, "catch_up": False}
 WIDE_NEURONS = {"lam": 0.02, "lr": 0.3, "density": 0.25, **STEADY}
 AUTOENCODER_NEURONS = {"lam": 0.01, "density": 0.25, **STEADY}
-CNN_FILTERS = {"lam": 0.005, "density": 0.7, **STEADY}
+# the gain of notebook 07's Adam, for dense and sparse alike
+CNN_GAIN = {"gain": 0.4}
+CNN_FILTERS = {**CNN_GAIN, "lam": 0.005, "density": 0.7, **STEADY}
 
 EXPERIMENT = Experiment(
     name="what_sparsity_buys",
@@ -245,8 +247,8 @@ EXPERIMENT = Experiment(
         _whole_run("autoencoder", MASKED, "AdaBreg", PAPER, **AUTOENCODER_NEURONS, path="masked"),
         _whole_run("autoencoder", SMALLER_LAYERS, "AdaBreg", LARGE, **AUTOENCODER_NEURONS,
                    path="gathered"),
-        _whole_run("CNN", DENSE, "Adam", PAPER),
-        _whole_run("CNN", SHORT, "Adam", PAPER, epochs=6),
+        _whole_run("CNN", DENSE, "Adam", PAPER, **CNN_GAIN),
+        _whole_run("CNN", SHORT, "Adam", PAPER, **CNN_GAIN, epochs=6),
         _whole_run("CNN", MASKED, "AdaBreg", PAPER, **CNN_FILTERS, path="masked"),
         _whole_run("CNN", SMALLER_LAYERS, "AdaBreg", PAPER, **CNN_FILTERS, path="gathered"),
     ),
