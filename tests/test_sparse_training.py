@@ -107,9 +107,9 @@ def test_crops_of_cifar_are_black_at_the_rim():
 
 
 def where_neurons_go(model):
-    """The weights of the filters, or where there are none all but those of the outputs."""
+    """The weights of the convolutions, or where there are none of all layers, but for the last."""
     weights = [layer.weight for _, layer in weight_layers(model)]
-    return [w for w in weights if w.dim() == 4] or weights[:-1]
+    return ([w for w in weights if w.dim() == 4] or weights)[:-1]
 
 
 @pytest.mark.parametrize("network", ["MLP", "wide MLP", "CNN", "ResNet-18", "autoencoder"])

@@ -75,8 +75,8 @@ class SparseTraining:
         lam: the weight of the regularizer, with a target only at first.
         neurons: regularize all that leads into a hidden neuron or filter as one; otherwise single
             weights.
-        density: r of the sparse initialization.
-        gain: its factor on the standard deviation of the weights.
+        density: r of the sparse initialization, in the layers that become sparse.
+        gain: its factor on the standard deviation of the weights, in all layers.
         target: the density that the baseline, or the steering of lambda, leads to; None for a
             constant lambda, or no sparsity at all.
         baseline: "static", "SET", "RigL" or "pruning"; None for none.
@@ -211,18 +211,19 @@ def make_model(config: SparseTraining, generator: torch.Generator) -> nn.Module:
         sparse_init_(layers, config.density, gain=config.gain, group=group, generator=generator)
     for _, layer in weight_layers(model):
         if layer not in layers:
-            sparse_init_(layer, 1.0, generator=generator)
+            sparse_init_(layer, 1.0, gain=config.gain, generator=generator)
     return model
 
 
 def sparse_layers(config: SparseTraining, model: nn.Module) -> nn.ModuleList:
-    """The layers that become sparse: all; or where whole neurons go, all but for the outputs.
+    """The layers that become sparse: all; or where whole neurons go, all but the last.
 
-    Of a convolutional network only filters go: nearly all FLOPs are there.
+    Of a convolutional network filters go, and not those of the last convolution: nearly all FLOPs
+    are in convolutions, and one whose inputs are gone is small as well.
     """
     layers = [layer for _, layer in weight_layers(model)]
     if config.neurons:
-        layers = [layer for layer in layers if isinstance(layer, CONV)] or layers[:-1]
+        layers = ([layer for layer in layers if isinstance(layer, CONV)] or layers)[:-1]
     return nn.ModuleList(layers)
 
 
