@@ -363,7 +363,7 @@ def test_convolutions_train_with_frozen_filters(network, tmp_path):
         frozen_steps=3, path="gathered",
     )  # fmt: skip
     assert math.isfinite(outcome.training.history[-1].value)
-    assert 1 < outcome.result["n_total_pct"] < 90
+    assert 1 < outcome.result["n_total_pct"] < 100
     assert outcome.result["flops_pct"] < 95
 
 

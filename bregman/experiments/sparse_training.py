@@ -76,7 +76,7 @@ class SparseTraining:
         neurons: regularize all that leads into a hidden neuron or filter as one; otherwise single
             weights.
         density: r of the sparse initialization, in the layers that become sparse.
-        gain: its factor on the standard deviation of the weights, in all layers.
+        gain: its factor on the standard deviation of the weights; outputs that stay dense have 1.
         target: the density that the baseline, or the steering of lambda, leads to; None for a
             constant lambda, or no sparsity at all.
         baseline: "static", "SET", "RigL" or "pruning"; None for none.
@@ -209,9 +209,10 @@ def make_model(config: SparseTraining, generator: torch.Generator) -> nn.Module:
         # a layer that draws no weight at all can still grow some
         warnings.filterwarnings("ignore", "sparse_init_: layer")
         sparse_init_(layers, config.density, gain=config.gain, group=group, generator=generator)
-    for _, layer in weight_layers(model):
-        if layer not in layers:
-            sparse_init_(layer, 1.0, gain=config.gain, generator=generator)
+    dense = [layer for _, layer in weight_layers(model) if layer not in layers]
+    for layer in dense:
+        gain = 1.0 if layer is dense[-1] else config.gain
+        sparse_init_(layer, 1.0, gain=gain, generator=generator)
     return model
 
 
@@ -223,7 +224,8 @@ def sparse_layers(config: SparseTraining, model: nn.Module) -> nn.ModuleList:
     """
     layers = [layer for _, layer in weight_layers(model)]
     if config.neurons:
-        layers = ([layer for layer in layers if isinstance(layer, CONV)] or layers)[:-1]
+        convolutions = [layer for layer in layers if isinstance(layer, CONV)]
+        return nn.ModuleList((convolutions or layers)[:-1])
     return nn.ModuleList(layers)
 
 
