@@ -110,7 +110,10 @@ WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
     "Adam": ([*({"lr": lr} for lr in (3e-4, 5e-4, 1e-3)), {"lr": 5e-4, "gain": 0.4}], []),
     "ProxGD": (
         [{"lr": 0.05, "lam": 3e-4}, {"lr": 0.05, "lam": 6e-4, "gain": 0.4}],
-        [{"lr": 0.05, "lam": 4e-4}, {"lr": 0.05, "lam": 7e-4, "gain": 0.4}],
+        [
+            {"lr": 0.05, "lam": 4e-4},
+            *({"lr": 0.05, "lam": lam, "gain": 0.4} for lam in (5e-4, 7e-4)),
+        ],
     ),
     "AdaBreg": (
         [
