@@ -80,4 +80,6 @@ def test_the_figure_draws_our_numbers_over_the_papers(folder):
         if line.get_marker() == "o" and len(line.get_xydata())
     ]
     assert points == [[[1.9, 2.5]], [[89.2, 89.0]]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["Table 1"], "what was not measured is not in the legend"
     plt.close(figure)

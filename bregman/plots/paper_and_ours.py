@@ -35,8 +35,9 @@ def paper_against_ours(table: pd.DataFrame) -> Figure:
             chosen = numbers[numbers["measure"].isin(measures)]
             for artifact, color in COLORS.items():
                 mine = chosen[chosen["artifact"].str.startswith(artifact)]
+                name = artifact if len(mine) else None
                 ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=color,
-                            fmt="o", ms=4, lw=0.8, label=artifact)  # fmt: skip
+                            fmt="o", ms=4, lw=0.8, label=name)  # fmt: skip
             ax.axline((90, 90), (91, 91), color=GRAY, lw=0.8, zorder=0)
             ax.set(xlabel=f"{label}, the paper", ylabel=f"{label}, ours")
         axes[1].set(xlim=(86, 99), ylim=(min([87, *chosen["ours"]]) - 1, 99))
