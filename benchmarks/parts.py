@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from common import Row, clock, timed
 from report import print_tables, write
-from sparse_training import NETWORKS, RESULTS, Arm, make_arms, parse
+from sparse_training import RESULTS, Arm, make_arms, parse
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -123,7 +123,7 @@ def of_plain_network(arm: Arm) -> Stepper:
 
 def measure_parts(network: str, threads: int, rounds: int) -> list[Row]:
     """The parts of a step, and how many times as fast whole steps are."""
-    arms = make_arms(network, NETWORKS[network][0])
+    arms = make_arms(network)
     dense, smaller = arms[DENSE], arms[SMALLER_LAYERS]
     smaller.epoch()
     steppers = {
