@@ -121,6 +121,7 @@ WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
             {"lr": 1e-2, "lam": 7.5, "patience": 7},
             *({"lr": 1e-2, "lam": lam, "patience": 5, "gain": 0.5} for lam in (7.3, 7.4, 7.8)),
             *({"lr": 1e-2, "lam": 8.5, "patience": p, "gain": 0.5} for p in (7, 10)),
+            {"lr": 3e-3, "lam": 3.8, "patience": 7, "gain": 0.5},
         ],
         [],
     ),
