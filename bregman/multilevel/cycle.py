@@ -13,7 +13,7 @@ from bregman.multilevel.choice import PATHS, Choice
 from bregman.multilevel.layers import Layer, Sparse, Way
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support, block_dims
 from bregman.optim import AdaBreg, BregmanOptimizer
-from bregman.regularizers import Regularizer, Zero
+from bregman.regularizers import ElasticNet, Regularizer, Zero
 
 _PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -70,10 +70,10 @@ class _Waited:
             torch.lerp(before, part.restrict(v), 1 / pace)
             for before, (part, pace) in zip(self.before, self.parts, strict=True)
         ]
-        # a block that enters keeps the share of one step
-        entered = p / self.times
-        v += (entered - p) / delta + reg.subgrad(entered) - reg.subgrad(p)
-        p.copy_(entered)
+        # a block that enters keeps the share of one step; a norm's dJ(p / times) is its dJ(p)
+        mu = reg.mu if isinstance(reg, ElasticNet) else 0
+        v.add_(p, alpha=(1 / self.times - 1) * (1 / delta + mu))
+        p.div_(self.times)
         for values, (part, _) in zip(right, self.parts, strict=True):
             part.prolong(values, v)
         blocks = self.support
@@ -379,6 +379,7 @@ class Multilevel:
             if frozen.name == "weight":
                 way = vars(layer).pop("forward")
                 if isinstance(way, Sparse) and isinstance(layer, nn.Linear) and smaller:
+                    way.version = layer.weight._version
                     vars(layer)["forward"] = way.with_full_gradient
         self._frozen, self.frozen = [], False
         if self._options != self._reg_and_delta():

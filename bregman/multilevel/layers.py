@@ -87,7 +87,13 @@ class Masked(Way):
 
 
 class Sparse(Way):
-    """A layer whose products leave out what is zero."""
+    """A layer whose products leave out what is zero.
+
+    Attributes:
+        version: torch's count of the changes of the whole weight, when it was whole again.
+    """
+
+    version: int
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.forward(x, self.layer.weight)
@@ -100,12 +106,13 @@ class Sparse(Way):
         """The output of a linear layer that has its whole weight, of which all gets a gradient.
 
         The forward product and the gradient of x still leave out what is zero. In autocast, and if
-        someone put numbers outside of the support, the layer is just dense.
+        someone put numbers outside of the support (but through ``data``), the layer is just dense.
         """
         layer, weight = self.layer, self.layer.weight
         part = self.support.restrict(weight.detach())
-        edited = part.count_nonzero() != weight.count_nonzero()
-        if edited or torch.is_autocast_enabled(x.device.type):
+        edited = weight._version != self.version
+        outside = edited and part.count_nonzero() != weight.count_nonzero()
+        if outside or torch.is_autocast_enabled(x.device.type):
             return dense(layer, x, weight, layer.bias)
         return _AttachWeight.apply(self.forward(x, part), x, weight)
 

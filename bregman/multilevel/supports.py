@@ -189,7 +189,8 @@ def nonzero_entries(weight: Tensor, dims: tuple[int, ...]) -> Entries:
         dims: what makes up one block, as of ``block_dims``.
     """
     if not dims:
-        return Entries(weight.flatten().nonzero().flatten())
+        # on a CPU bytes are searched faster than numbers
+        return Entries((weight.flatten() != 0).view(torch.uint8).nonzero().flatten())
     strides = [weight.shape[d + 1 :].numel() for d in range(weight.dim())]
     blocks = nonzero_blocks(weight, dims).nonzero()
     # a block is named by its first entry, along the first dimension that is not inside of blocks
