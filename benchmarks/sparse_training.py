@@ -170,7 +170,9 @@ def make_arms(network: str, epochs: int | None = None) -> dict[str, Arm]:
     for row in EXPERIMENT.rows_at("paper"):
         if row.artifact == f"{WHOLE_RUNS}: {network}" and row.strategy != SHORT:
             config = EXPERIMENT.config(scale, 0, **row.settings)
-            config = replace(config, epochs=min(config.epochs, epochs or 100), autocast=None)
+            config = replace(config, autocast=None)
+            if epochs is not None:
+                config = replace(config, epochs=min(config.epochs, epochs))
             configs[row.strategy] = config
             if row.strategy in (DENSE, SMALLER_LAYERS):
                 half = replace(config, autocast="bfloat16")
