@@ -4,7 +4,7 @@
 
 After an epoch of the training with smaller layers: its frozen steps, dense steps, and for the limit
 steps of what is left of the network, as a plain network with torch's own optimizer. No training of
-that can be faster, unless its products are. A step of each in turns, in float32.
+that can be faster, unless its products are. A few steps of each in turns, in float32.
 Writes sparse_training/parts_N.csv beside this file.
 """
 
@@ -31,6 +31,8 @@ from bregman.runs import environment
 
 PARTS = ("batch", "forward", "backward", "optimizer")
 LIMIT = "plain network of that size"
+# steps in a row; the first one finds caches and memory as another network left them
+STREAK = 10
 # numbers of a parameter's size that the fused optimizer reads and writes, and the prox after it
 STREAMS = {"SGD": 3, "Adam": 7, "LinBreg": 6, "AdaBreg": 10}
 
@@ -46,7 +48,7 @@ class Stepper:
         loss: of outputs and targets.
         batches: yields inputs and targets.
         flops: of each layer's forward product with one sample.
-        frozen: whether the next step counts.
+        frozen: whether the next step counts, if it is warm.
         ms: the parts of each step that counted.
     """
 
@@ -59,8 +61,8 @@ class Stepper:
     frozen: Callable[[], bool] = lambda: True
     ms: list[list[float]] = field(default_factory=list)
 
-    def step(self) -> None:
-        counts = self.frozen()
+    def step(self, warm: bool) -> None:
+        counts = warm and self.frozen()
         self.trained = sum(p.numel() for p in self.model.parameters())
         marks = [clock()]
         x, y = next(self.batches)
@@ -132,7 +134,8 @@ def measure_parts(network: str, threads: int, rounds: int) -> list[Row]:
     smaller.model.train()
     for _ in range(rounds):
         for stepper in steppers.values():
-            stepper.step()
+            for turn in range(STREAK):
+                stepper.step(warm=turn > 0)
     rows = []
     for name, stepper in steppers.items():
         measures = stepper.measures(dense.config.batch_size)
@@ -162,7 +165,7 @@ def measure_machine(threads: int) -> list[Row]:
 def main() -> None:
     """Measure the networks that are asked for, and store all rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=30)
     asked = parse(parser)
     provenance = environment("cpu") | {"threads": asked.threads}
     torch.set_num_threads(asked.threads)
