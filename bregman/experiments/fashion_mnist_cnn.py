@@ -52,6 +52,7 @@ PROXGD = {"optimizer": "ProxGD", "lr": 0.05, "gain": 0.4}
 LINBREG = {"optimizer": "LinBreg", "lr": 0.1}
 MOMENTUM = {"optimizer": "LinBreg", "lr": 0.1, "momentum": 0.9}
 ADABREG = {"optimizer": "AdaBreg", "lr": 1e-3}
+ADABREG_1 = {**ADABREG, "lr": 1e-2, "lam": 8.5, "gain": 0.5, "patience": 7}
 
 T1, T2 = "Table 1", "Table 2"
 LARGE = ("quick", "paper")
@@ -65,8 +66,9 @@ ROWS = (
         {**LINBREG, "lam": 2.2, "autocast": None}, scales=("paper",), seeds=1),
     Row("LinBreg β=0.9", T1, "Bregman", "LinBreg (beta = 0.9)",
         {**MOMENTUM, "lam": 1.1}, scales=LARGE, seeds=1),
-    Row("AdaBreg", T1, "Bregman", "AdaBreg",
-        {**ADABREG, "lr": 1e-2, "lam": 8.5, "gain": 0.5, "patience": 7}, scales=LARGE),
+    Row("AdaBreg", T1, "Bregman", "AdaBreg", ADABREG_1, scales=LARGE),
+    Row("AdaBreg (float32)", T1, "Bregman", "AdaBreg",
+        {**ADABREG_1, "autocast": None}, scales=("paper",)),
     Row("Adam (Table 2)", T2, "Vanilla", "Adam", ADAM, seeds=1),
     Row("Pruning (groups)", T2, "Pruning (7%)", "SGD",
         {**PRUNED, "prune_to": 0.07, "groups": True}, seeds=1),
