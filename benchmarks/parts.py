@@ -1,10 +1,10 @@
-"""Where the time of a training step goes: dense, with smaller layers, and where the limit is.
+"""Where the time of a training step goes: dense, sparse, and where the limit is.
 
     python benchmarks/parts.py [--threads N] [NETWORK ...]
 
-After an epoch of the training with smaller layers: its frozen steps, dense steps, and for the limit
-steps of what is left of the network, as a plain network with torch's own optimizer. No training of
-that can be faster, unless its products are. A few steps of each in turns, in float32.
+After an epoch of each sparse training: its frozen steps, dense steps, and as the limit for smaller
+layers steps of what is left of the network, as a plain network with torch's own optimizer. No
+training of that can be faster, unless its products are. A few steps of each in turns, in float32.
 Writes sparse_training/parts_N.csv beside this file.
 """
 
@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from bregman.compact import compact
 from bregman.experiments.sparse_training import product_densities
-from bregman.experiments.what_sparsity_buys import DENSE, SMALLER_LAYERS
+from bregman.experiments.what_sparsity_buys import DENSE, SMALLER_LAYERS, SPARSE_PRODUCTS
 from bregman.flops import forward_flops
 from bregman.runs import environment
 
@@ -50,6 +50,7 @@ class Stepper:
         flops: of each layer's forward product with one sample.
         frozen: whether the next step counts, if it is warm.
         ms: the parts of each step that counted.
+        full_ms: the whole of each warm step that did not.
     """
 
     model: nn.Module
@@ -60,9 +61,10 @@ class Stepper:
     flops: list[float]
     frozen: Callable[[], bool] = lambda: True
     ms: list[list[float]] = field(default_factory=list)
+    full_ms: list[float] = field(default_factory=list)
 
     def step(self, warm: bool) -> None:
-        counts = warm and self.frozen()
+        frozen = self.frozen()
         self.trained = sum(p.numel() for p in self.model.parameters())
         marks = [clock()]
         x, y = next(self.batches)
@@ -74,8 +76,10 @@ class Stepper:
         marks.append(clock())
         self.optimizer.step()
         marks.append(clock())
-        if counts:
+        if warm and frozen:
             self.ms.append([1e3 * (b - a) for a, b in itertools.pairwise(marks)])
+        elif warm:
+            self.full_ms.append(1e3 * (marks[-1] - marks[0]))
 
     def measures(self, batch_size: int) -> dict[str, float]:
         """Medians, work and rates."""
@@ -84,8 +88,10 @@ class Stepper:
         gflop = [1e-9 * batch_size * flops for flops in self.flops]
         # the first layer's input needs no gradient
         work = {"forward": sum(gflop), "backward": 2 * sum(gflop) - gflop[0]}
+        full = {"full step [ms]": statistics.median(self.full_ms)} if self.full_ms else {}
         return {
             "step [ms]": statistics.median(map(sum, self.ms)),
+            **full,
             **{f"{part} [ms]": value for part, value in ms.items()},
             **{f"{part} [GFLOP]": value for part, value in work.items()},
             **{f"{part} [GFLOP/s]": 1e3 * value / ms[part] for part, value in work.items()},
@@ -126,19 +132,20 @@ def of_plain_network(arm: Arm) -> Stepper:
 def measure_parts(network: str, threads: int, rounds: int) -> list[Row]:
     """The parts of a step, and how many times as fast whole steps are."""
     arms = make_arms(network)
-    dense, smaller = arms[DENSE], arms[SMALLER_LAYERS]
-    smaller.epoch()
-    steppers = {
-        DENSE: of_arm(dense), SMALLER_LAYERS: of_arm(smaller), LIMIT: of_plain_network(smaller)
-    }  # fmt: skip
-    smaller.model.train()
+    steppers = {DENSE: of_arm(arms[DENSE])}
+    for method in (m for m in (SPARSE_PRODUCTS, SMALLER_LAYERS) if m in arms):
+        arms[method].epoch()
+        steppers[method] = of_arm(arms[method])
+    steppers[LIMIT] = of_plain_network(arms[SMALLER_LAYERS])
+    for stepper in steppers.values():
+        stepper.model.train()
     for _ in range(rounds):
         for stepper in steppers.values():
             for turn in range(STREAK):
                 stepper.step(warm=turn > 0)
     rows = []
     for name, stepper in steppers.items():
-        measures = stepper.measures(dense.config.batch_size)
+        measures = stepper.measures(arms[DENSE].config.batch_size)
         rows += [Row("parts of a step", network, name, threads, k, v) for k, v in measures.items()]
         if name == DENSE:
             whole = measures["step [ms]"]
