@@ -31,7 +31,8 @@ from bregman.runs import environment
 
 PARTS = ("batch", "forward", "backward", "optimizer")
 LIMIT = "plain network of that size"
-# steps in a row; the first one finds caches and memory as another network left them
+# Steps in a row; the first one finds caches and memory as another network left them. The length of
+# a cycle is no multiple of it, or every full step would come first.
 STREAK = 8
 # numbers of a parameter's size that the fused optimizer reads and writes, and the prox after it
 STREAMS = {"SGD": 3, "Adam": 7, "LinBreg": 6, "AdaBreg": 10}

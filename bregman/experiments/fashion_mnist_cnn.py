@@ -35,7 +35,7 @@ from bregman.training import Samples, Training, accuracy, evaluate, fit, weight_
 SCALES = {
     "smoke": Scale(epochs=3, mini=True),
     "quick": Scale(epochs=5, train_size=9_000),
-    # three seeds of two rows show the noise; a run takes half an hour or more
+    # three seeds of three rows show the noise; a run takes half an hour or more
     "paper": Scale(epochs=100, seeds=3),
 }
 
@@ -52,7 +52,7 @@ PROXGD = {"optimizer": "ProxGD", "lr": 0.05, "gain": 0.4}
 LINBREG = {"optimizer": "LinBreg", "lr": 0.1}
 MOMENTUM = {"optimizer": "LinBreg", "lr": 0.1, "momentum": 0.9}
 ADABREG = {"optimizer": "AdaBreg", "lr": 1e-3}
-ADABREG_1 = {**ADABREG, "lr": 1e-2, "lam": 8.5, "gain": 0.5, "patience": 7}
+ADABREG_1 = {"optimizer": "AdaBreg", "lr": 1e-2, "lam": 8.5, "gain": 0.5, "patience": 7}
 
 T1, T2 = "Table 1", "Table 2"
 LARGE = ("quick", "paper")
