@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from bregman.compact import compact
-from bregman.data import load
+from bregman.data import batches, load
 from bregman.experiments.denoising_autoencoder import ssim
 from bregman.experiments.sparse_training import (
     SparseTraining,
@@ -91,13 +91,11 @@ class Arm:
         self.shares = [self._share()]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, targets = self.task.train
-        order = torch.randperm(len(inputs), generator=self.generator)
-        for chosen in order.split(self.config.batch_size):
-            x = inputs.index_select(0, chosen)
-            if self.task.transform is not None:
-                x = self.task.transform(x, self.generator)
-            yield x, targets.index_select(0, chosen)
+        config, transform = self.config, self.task.transform
+        for x, y in batches(
+            *self.task.train, batch_size=config.batch_size, generator=self.generator
+        ):
+            yield (x if transform is None else transform(x, self.generator)), y
 
     def gradients(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad()

@@ -161,13 +161,8 @@ class GroupL12(Regularizer):
     def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
         # what is overwritten in the end can hold the squares until then
         free = out is not None and out.data_ptr() != x.data_ptr()
-        norms, threshold = self._norms(x, squares=out if free else None), step * self._threshold(x)
-        if torch.is_grad_enabled():
-            scale = (1 - threshold / self._nonzero(norms)).relu()
-        else:
-            # the same, in the memory of the norms
-            norms.clamp_(min=torch.finfo(norms.dtype).tiny)
-            scale = norms.reciprocal_().mul_(-threshold).add_(1).relu_()
+        norms = self._norms(x, squares=out if free else None)
+        scale = F.softshrink(norms, step * self._threshold(x)).div_(self._nonzero(norms))
         return torch.mul(x, scale, out=out)
 
     def subgrad(self, x: Tensor) -> Tensor:

@@ -239,6 +239,14 @@ def test_batches_follow_the_generator():
     assert not torch.equal(epochs(1)[0], first)
 
 
+def test_batches_copy_the_same_tensor_once():
+    x, y = torch.randn(20, 2), torch.arange(20)
+    generator = torch.Generator().manual_seed(0)
+    for first, labels, again in batches(x, y, x, batch_size=8, generator=generator):
+        assert again is first
+        assert torch.equal(first, x[labels])
+
+
 def test_batches_reject_bad_arguments_at_the_call():
     x = torch.zeros(4)
     with pytest.raises(ValueError, match=r"one number of samples, at least 1, got \[4, 3\]"):

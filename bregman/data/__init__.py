@@ -143,7 +143,7 @@ def batches(
 
     Returns:
         An iterator over tuples with one slice per tensor: views where the order is kept, else
-        contiguous copies.
+        contiguous copies, and one copy where the same tensor is given twice.
 
     Raises:
         ValueError: no tensors, no samples, unequal numbers of samples, or a `batch_size` that is
@@ -160,8 +160,9 @@ def batches(
     # Gathered batch by batch the samples stay in the processor's cache: three times faster than
     # permuting all at once.
     return (
-        tuple(tensor.index_select(0, chosen) for tensor in tensors)
+        tuple(copies[tensor] for tensor in tensors)
         for chosen in order.to(tensors[0].device).split(batch_size)
+        for copies in ({tensor: tensor.index_select(0, chosen) for tensor in set(tensors)},)
     )
 
 

@@ -242,6 +242,7 @@ def make_optimizer(config: SparseTraining, model: nn.Module) -> Optimizer:
     elif config.lam:
         linear = conv = L1(config.lam)
     groups = param_groups(sparse_layers(config, model), linear, conv)
+    groups = [group for group in groups if group["reg"] is not None]
     held = {p for group in groups for p in group["params"]}
     groups.append({"params": [p for p in model.parameters() if p not in held], "reg": None})
     return named_optimizer(config.optimizer, groups, config.lr)
