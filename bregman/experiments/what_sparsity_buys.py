@@ -201,7 +201,7 @@ WIDE_ENTRIES = {"lam": 0.12, "lr": 0.3, "frozen_steps": 19}
 # longer a group takes to turn.
 STEADY = {"neurons": True, "frozen_steps": 429, "catch_up": False}
 WIDE_NEURONS = {"lam": 0.02, "lr": 0.3, "density": 0.25, **STEADY}
-AUTOENCODER_NEURONS = {"lam": 0.02, "lr": 2e-3, "density": 0.2, **STEADY}
+AUTOENCODER_NEURONS = {"lam": 0.01, "density": 0.23, **STEADY}
 # the gain of notebook 07's Adam, for dense and sparse alike
 CNN_GAIN = {"gain": 0.4}
 # with fewer filters it learns a little slower, and a larger learning rate asks for a larger lambda
