@@ -177,6 +177,7 @@ def main() -> None:
     asked = parse(parser)
     provenance = environment("cpu") | {"threads": asked.threads}
     torch.set_num_threads(asked.threads)
+    torch.set_flush_denormal(True)
     RESULTS.mkdir(exist_ok=True)
     rows = measure_machine(asked.threads)
     for network in asked.networks:

@@ -318,7 +318,7 @@ def _make_missing(
     with _progress(experiment.name, sum(config.epochs for config in missing)) as bar:
         make = partial(store.make, train=experiment.train, device=device)
         if jobs == 1:
-            with _one_thread():
+            with _as_in_worker():
                 for config in missing:
                     make(config, on_epoch=lambda epoch: bar.update())
         else:
@@ -363,6 +363,7 @@ def _start_worker(epochs: Any) -> None:
     global _finished_epochs
     _finished_epochs = epochs
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
 
 
 def _make_in_worker(make: Callable[..., Run], config: Any) -> None:
@@ -370,10 +371,17 @@ def _make_in_worker(make: Callable[..., Run], config: Any) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
+def _as_in_worker() -> Iterator[None]:
+    """One thread; and no denormal numbers, to which moments of dead neurons decay.
+
+    Adam on the autoencoder takes twice as long with them.
+    """
+    threads, smallest = torch.get_num_threads(), torch.tensor(torch.finfo(torch.float32).tiny)
+    flushed = not smallest / 2
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushed)
