@@ -1,5 +1,7 @@
 """The experiments' tables at smoke scale, and how their runs are made."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -55,6 +57,28 @@ def test_jobs_in_processes_give_the_same_numbers(tmp_path, monkeypatch):
     monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
     together = experiments.get("mnist_acceleration").run("smoke", jobs=2)
     pd.testing.assert_frame_equal(alone.history, together.history)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_runs_flush_denormal_numbers_and_leave_the_setting(before, tmp_path, monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    experiment = experiments.get("mnist_acceleration")
+    halves = []
+
+    def half() -> float:
+        return float(torch.tensor(torch.finfo(torch.float32).tiny) / 2)
+
+    def train(*args, **kwargs):
+        halves.append(half())
+        return experiment.train(*args, **kwargs)
+
+    torch.set_flush_denormal(before)
+    try:
+        replace(experiment, train=train).run("smoke")
+        assert (half() == 0) is before
+    finally:
+        torch.set_flush_denormal(False)
+    assert set(halves) == {0.0}
 
 
 def test_the_two_figures_share_runs():
