@@ -195,7 +195,7 @@ def _whole_run(
     return Row(label, artifact, method, optimizer, settings, scales=scales, seeds=seeds)
 
 
-WIDE_ENTRIES = {"lam": 0.12, "lr": 0.3, "frozen_steps": 19}
+WIDE_ENTRIES = {"lam": 0.13, "lr": 0.3, "frozen_steps": 29}
 # One full step per epoch and no catch-up, so few neurons and filters enter: in trials those that
 # came late made the networks slower and hardly better. A small lambda, since the larger it is the
 # longer a group takes to turn.
