@@ -693,6 +693,27 @@ def test_sparsity_on_target_between_two_cycles():
     assert 0.05 < weights.count_nonzero() / len(weights) < 0.15
 
 
+def test_regularized_parameters_outside_of_layers_with_a_path_stay_dense_and_are_named():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ConvTranspose2d(1, 3, 3), nn.Flatten(), nn.Linear(300, 4)).double()
+    groups = [
+        {"params": [model[0].weight, model[2].weight], "reg": L1(0.01)},
+        {"params": [model[0].bias, model[2].bias]},
+    ]
+    cycle = Multilevel(model, LinBreg(groups, lr=0.1), 3, path="csr")
+    assert cycle.paths == {"0.weight": "dense: outside of linear and convolution layers"}
+    images = torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    for _ in range(3):
+        before = model[0].weight.detach().clone()
+        cycle.optimizer.zero_grad()
+        model(images).square().mean().backward()
+        cycle.optimizer.step()
+        assert not torch.equal(model[0].weight, before), "it moves in frozen steps as in full ones"
+    assert cycle.frozen
+    assert cycle.paths["2"] == "csr"
+    assert model[0].weight.shape == (1, 3, 3, 3)
+
+
 def test_layers_that_cannot_be_frozen_take_full_steps():
     class Own(nn.Linear):
         def forward(self, x):

@@ -159,6 +159,7 @@ class Multilevel:
         # all steps of the optimizer so far, and how many of them were frozen
         self._steps, self._skipped = _steps_taken(optimizer), 0
         self._choose = Choice(path)
+        self._choose.reasons.update(_outside(model, optimizer))
         # of the present cycle, and by the names of parameters what moved in the one before
         self._frozen: list[_Frozen] = []
         self._layers: list[Layer] = []
@@ -173,7 +174,10 @@ class Multilevel:
 
     @property
     def paths(self) -> dict[str, str]:
-        """Of each layer by name how it computes in frozen steps, and why where it saves nothing."""
+        """Of each layer by name how it computes in frozen steps, and why where it saves nothing.
+
+        Regularized parameters of other modules, which are never frozen, are there by their names.
+        """
         return dict(self._choose.reasons)
 
     def finish(self) -> None:
@@ -406,6 +410,15 @@ def _steps_taken(optimizer: BregmanOptimizer) -> int:
 
 def _everywhere(p: Tensor) -> Entries:
     return Entries(torch.arange(p.numel(), device=p.device).view(p.shape))
+
+
+def _outside(model: nn.Module, optimizer: BregmanOptimizer) -> dict[str, str]:
+    """Regularized parameters outside of linear and convolution layers, and what becomes of them."""
+    inside = {p for _, layer in weight_layers(model) for p in layer.parameters(recurse=False)}
+    groups = (g for g in optimizer.param_groups if not isinstance(g["reg"], Zero))
+    regularized = {p for group in groups for p in group["params"]}
+    reason = "dense: outside of linear and convolution layers"
+    return {name: reason for name, p in model.named_parameters() if p in regularized - inside}
 
 
 def _check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, path: str) -> None:
