@@ -44,10 +44,14 @@ def fetch(
 @app.command()
 def run(
     names: Annotated[list[str] | None, Argument(help="Notebooks; all if none.")] = None,
-    scale: Annotated[str, Option(help="smoke, quick or paper.")] = "quick",
+    scale: Annotated[str, Option(help="smoke, quick, narrow or paper.")] = "quick",
     seed: Annotated[int, Option(help="The first seed.")] = 0,
     device: Annotated[str, Option(help="Where to train: cpu, cuda.")] = "cpu",
     jobs: Annotated[int | None, Option(help="Runs at once; one per core if not given.")] = None,
+    rows: Annotated[
+        str | None,
+        Option(help="Only the runs of these rows, by label, separated by commas: 'Adam,LinBreg'."),
+    ] = None,
     execute: Annotated[
         bool, Option("--notebooks/--no-notebooks", help="Without notebooks, no Jupyter is needed.")
     ] = True,
@@ -64,6 +68,7 @@ def run(
             raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
         extra = dict(_parse(word) for word in parameter or [])
         chosen = notebooks.find(names)
+        labels = None if rows is None else [label.strip() for label in rows.split(",")]
         if execute:
             for path in chosen.values():
                 notebooks.check_parameters(path, ["scale", "seed", *extra])
@@ -72,7 +77,7 @@ def run(
             typer.echo(f"{path.stem}, scale {scale}")
             results = None
             if name in EXPERIMENTS:
-                results = EXPERIMENTS[name].run(scale, seed, device, jobs)
+                results = EXPERIMENTS[name].run(scale, seed, device, jobs, labels)
             if execute:
                 output = notebooks.output_path(path, scale)
                 notebooks.execute(path, output, {"scale": scale, "seed": seed, **extra})

@@ -1,12 +1,8 @@
 """The run store: a training run is named by its config, and made once."""
 
 import dataclasses
-import datetime
-import functools
 import hashlib
 import json
-import platform
-import subprocess
 import tempfile
 import zipfile
 import zlib
@@ -16,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from bregman.paths import ROOT, replacing
+from bregman.paths import replacing
+from bregman.provenance import environment
 from bregman.training import Record, Training
 
 FORMAT = 1
@@ -136,7 +132,7 @@ class RunStore:
                 seconds=round(outcome.training.seconds, 2),
                 result=outcome.result,
                 history=outcome.training.history,
-                environment=environment(device),
+                environment={**environment(device), "starts": outcome.training.starts},
             )
             if arrays := {**outcome.training.snapshots, **outcome.arrays}:
                 with (
@@ -196,37 +192,6 @@ def run_name(config: Any) -> str:
     digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     words = [str(fields[key]) for key in ("dataset", "optimizer") if key in fields]
     return "-".join([*words, f"seed{fields['seed']}", digest])
-
-
-@functools.cache
-def environment(device: str) -> dict[str, Any]:
-    """What made a result: versions, device, threads, commit and date."""
-    accelerator = torch.cuda.get_device_name(device) if device.startswith("cuda") else None
-    return {
-        "device": accelerator or f"CPU ({_cpu_name()})",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--", "bregman")),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), "unknown")
-
-
-def _git(*words: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _columns(history: list[Record]) -> dict[str, list[float | None]]:

@@ -1,5 +1,6 @@
 """The epoch loop: train, evaluate, record, checkpoint."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -15,11 +16,15 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from bregman.data import batches
 from bregman.paths import replacing
+from bregman.provenance import environment
 from bregman.sparsity import sparsity_summary
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Samples = tuple[Tensor, Tensor]
 Transform = Callable[[Tensor, torch.Generator], Tensor]
+
+# the test set is looked at in the last epochs of a training, for the spread over them
+TEST_EPOCHS = 10
 
 
 class Record(NamedTuple):
@@ -40,12 +45,15 @@ class Training:
         seconds: wall time of the epochs, without the pauses of an interrupted run.
         diverged: the loss became infinite or NaN, and the loop stopped there.
         snapshots: what ``snapshot`` kept, by its own names.
+        starts: what the training ran on, once for every time that it was started or went on: the
+            environment, and the epoch and the batch before which that was.
     """
 
     history: list[Record] = field(default_factory=list)
     seconds: float = 0.0
     diverged: bool = False
     snapshots: dict[str, Tensor] = field(default_factory=dict)
+    starts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def accuracy(output: Tensor, labels: Tensor) -> Tensor:
@@ -69,6 +77,7 @@ def fit(
     epochs: int,
     batch_size: int,
     generator: torch.Generator,
+    test: Samples | None = None,
     scheduler: LRScheduler | ReduceLROnPlateau | None = None,
     loss: Metric = F.cross_entropy,
     metric: Metric = accuracy,
@@ -95,6 +104,7 @@ def fit(
         epochs: in all, those before the checkpoint included.
         batch_size: samples per step.
         generator: draws the order of the samples, and what ``transform`` draws.
+        test: likewise; measured in the last ten epochs only, and no choice depends on it.
         scheduler: stepped after each epoch; a ReduceLROnPlateau sees the validation metric.
         loss: (output, target) to the mean over the batch, a 0-d tensor.
         metric: likewise; recorded under its function's name.
@@ -107,13 +117,14 @@ def fit(
         intervene: called after each epoch, before its checkpoint, with the epoch's number; it may
             change the model or the optimizer, such as prune weights.
         checkpoint: the file that keeps the state; the caller removes it when all is safe.
-        checkpoint_seconds: the time between two checkpoints.
+        checkpoint_seconds: the time between two checkpoints, which are made between epochs and,
+            where nothing else is ``stateful``, between batches too.
         on_epoch: called with the number of each finished epoch.
 
     Returns:
         The history: loss and metric on "train" (means over the epoch while it trains) and
-        "validation" (after it, in eval mode), the learning rate, and what ``measure`` gives of the
-        "weights"; and the snapshots.
+        "validation" (after it, in eval mode), the metric on "test" in the last epochs, the learning
+        rate, and what ``measure`` gives of the "weights"; and the snapshots.
 
     Raises:
         RuntimeError: the checkpoint can't be read or belongs to another model.
@@ -135,70 +146,104 @@ def fit(
         return mean_metric
 
     result = Training()
-    done = 0
+    at = _Position(1, generator.get_state())
     if checkpoint is not None and checkpoint.exists():
-        done = _load(checkpoint, state, generator, result)
+        at = _load(checkpoint, state, generator, result, train[0].device)
     else:
         observe(0)
+    here = {"epoch": at.epoch, "batch": at.batch}
+    result.starts.append({**here, **environment(str(train[0].device))})
     earlier = result.seconds
     started = saved = time.perf_counter()
 
-    for epoch in range(done + 1, epochs + 1):
+    def save() -> None:
+        nonlocal saved
+        now = time.perf_counter()
+        result.seconds = earlier + now - started
+        if checkpoint is not None and now - saved >= checkpoint_seconds:
+            _save(checkpoint, state, generator, result, at)
+            saved = time.perf_counter()
+
+    for epoch in range(at.epoch, epochs + 1):
         if result.diverged:
             break
         model.train()
+        # the order is drawn anew from where the generator stood before the epoch
+        drawn_so_far = generator.get_state()
+        generator.set_state(at.generator)
         order = batches(*train, batch_size=batch_size, generator=generator)
-        if transform is not None:
-            order = ((transform(inputs, generator), targets) for inputs, targets in order)
-        mean_loss, mean_metric = _train_epoch(model, optimizer, order, loss, metric, autocast)
+        if at.batch:
+            generator.set_state(drawn_so_far)
+        for inputs, targets in itertools.islice(order, at.batch, None):
+            if transform is not None:
+                inputs = transform(inputs, generator)
+            values, n = (
+                _step(model, optimizer, inputs, targets, loss, metric, autocast),
+                len(inputs),
+            )
+            # summed on the device: one synchronization per epoch, not one per step
+            at.sums = values * n if at.sums is None else at.sums.add_(values, alpha=n)
+            at.batch += 1
+            if not stateful:
+                save()
+        assert at.sums is not None
+        mean_loss, mean_metric = (at.sums / len(train[0])).tolist()
         result.history += [
             Record(epoch, "train", "loss", mean_loss),
             Record(epoch, "train", metric.__name__, mean_metric),
             Record(epoch, "train", "lr", float(optimizer.param_groups[0]["lr"])),
         ]
         validated = observe(epoch)
+        if test is not None and epoch > epochs - TEST_EPOCHS:
+            (tested,) = evaluate(model, test, metric, autocast=autocast)
+            result.history.append(Record(epoch, "test", metric.__name__, tested))
         if isinstance(scheduler, ReduceLROnPlateau):
             scheduler.step(validated)
         elif scheduler is not None:
             scheduler.step()
         result.diverged = not math.isfinite(mean_loss)
         intervene(epoch)
-        now = time.perf_counter()
-        result.seconds = earlier + now - started
-        if checkpoint is not None and now - saved >= checkpoint_seconds:
-            _save(checkpoint, state, generator, result, epoch)
-            saved = now
+        at = _Position(epoch + 1, generator.get_state())
+        save()
         on_epoch(epoch)
     return result
 
 
-def _train_epoch(
+@dataclass
+class _Position:
+    """How far a training is.
+
+    Attributes:
+        epoch: the one in progress, from 1 on.
+        generator: its state before that epoch.
+        batch: how many batches of it are done.
+        sums: of loss and metric over the samples of these batches, None before the first.
+    """
+
+    epoch: int
+    generator: Tensor
+    batch: int = 0
+    sums: Tensor | None = None
+
+
+def _step(
     model: nn.Module,
     optimizer: Optimizer,
-    order: Any,
+    inputs: Tensor,
+    targets: Tensor,
     loss: Metric,
     metric: Metric,
     autocast: torch.dtype | None,
-) -> tuple[float, float]:
-    samples = 0
-    # summed on the device: one synchronization per epoch, not one per step
-    totals: Tensor | None = None
-    for inputs, targets in order:
-        optimizer.zero_grad()
-        with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
-            output = model(inputs)
-            batch_loss = loss(output, targets)
-        batch_loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            values = torch.stack((batch_loss.detach(), metric(output, targets)))
-            totals = (
-                values * len(inputs) if totals is None else totals.add_(values, alpha=len(inputs))
-            )
-        samples += len(inputs)
-    assert totals is not None
-    mean_loss, mean_metric = (totals / samples).tolist()
-    return mean_loss, mean_metric
+) -> Tensor:
+    """Train on one batch; its loss and its metric."""
+    optimizer.zero_grad()
+    with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
+        output = model(inputs)
+        batch_loss = loss(output, targets)
+    batch_loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        return torch.stack((batch_loss.detach(), metric(output, targets)))
 
 
 def evaluate(
@@ -238,24 +283,26 @@ def _save(
     stateful: dict[str, Any],
     generator: torch.Generator,
     result: Training,
-    epoch: int,
+    at: _Position,
 ) -> None:
     state = {
         **{name: part.state_dict() for name, part in stateful.items()},
         "generator": generator.get_state(),
+        **vars(result),
         "history": [tuple(record) for record in result.history],
-        "seconds": result.seconds,
-        "diverged": result.diverged,
-        "snapshots": result.snapshots,
-        "epoch": epoch,
+        "position": vars(at),
     }
     with replacing(checkpoint) as temporary:
         torch.save(state, temporary)
 
 
 def _load(
-    checkpoint: Path, stateful: dict[str, Any], generator: torch.Generator, result: Training
-) -> int:
+    checkpoint: Path,
+    stateful: dict[str, Any],
+    generator: torch.Generator,
+    result: Training,
+    device: torch.device,
+) -> _Position:
     try:
         state = torch.load(checkpoint, map_location="cpu")
         for name, part in stateful.items():
@@ -266,7 +313,9 @@ def _load(
             f"checkpoint {checkpoint} can't be used ({reason}); delete it to train from the start"
         ) from error
     generator.set_state(state["generator"])
+    vars(result).update({name: state[name] for name in vars(result)})
     result.history = [Record(*record) for record in state["history"]]
-    result.seconds, result.diverged = state["seconds"], state["diverged"]
-    result.snapshots = state["snapshots"]
-    return state["epoch"]
+    at = _Position(**state["position"])
+    if at.sums is not None:
+        at.sums = at.sums.to(device)
+    return at

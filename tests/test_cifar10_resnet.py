@@ -32,14 +32,20 @@ def run(folder, on_epoch=lambda epoch: None, device="cpu", scale=SMOKE, **settin
 
 def test_every_row_of_table_3_is_there_once():
     paper = paper_reference().query("artifact == 'Table 3'")
-    assert [row.optimizer for row in table3.EXPERIMENT.rows_at("paper")] == list(paper["optimizer"])
+    rows = [row for row in table3.EXPERIMENT.rows_at("paper") if row.variant != "refreshed"]
+    assert [row.optimizer for row in rows] == list(paper["optimizer"])
+
+
+def test_narrow_differs_from_the_paper_in_width_alone():
+    narrow, paper = table3.SCALES["narrow"], table3.SCALES["paper"]
+    assert dataclasses.replace(narrow, width=64, compile=paper.compile) == paper
 
 
 def test_thresholds_cost_what_they_cost_in_the_paper():
     paper = paper_reference().query("artifact == 'Table 3'")
     test = paper.set_index(["strategy", "optimizer"])["test_acc_pct"]
     for row in table3.EXPERIMENT.rows:
-        if row.variant:
+        if row.variant == "thresh":
             plain = row.optimizer.removesuffix(" + thresh.")
             drop = test[row.strategy, plain] - test[row.strategy, row.optimizer]
             assert 100 * row.settings["max_drop"] == pytest.approx(drop)
@@ -132,6 +138,10 @@ def test_a_run_and_its_thresholded_network(tmp_path):
     assert result["n_total_pct"] == pytest.approx(100 * last["weights", "n_total"])
     assert result["val_acc_pct"] == pytest.approx(100 * last["validation", "accuracy"])
     assert result["n_conv_pct"] == pytest.approx(100 * last["weights", "n_conv"])
+    assert result["test_acc_pct"] == pytest.approx(100 * last["test", "accuracy"])
+    for measure in ("n_total_pct", "n_conv_pct", "l1_norm"):
+        assert result[f"refreshed.{measure}"] == result[measure], "the weights stay"
+    assert result["thresh.val_acc_pct"] >= result["refreshed.val_acc_pct"] - 10, "max_drop"
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

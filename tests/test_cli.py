@@ -42,7 +42,7 @@ def test_list_names_the_notebooks_and_their_scales():
     ("words", "message"),
     [
         (["run", "mnist"], "unknown notebook 'mnist', allowed: "),
-        (["run", "--scale", "big"], "unknown scale 'big', allowed: smoke, quick, paper"),
+        (["run", "--scale", "big"], "unknown scale 'big', allowed: smoke, quick, narrow, paper"),
         (
             ["run", "mnist_comparison", "--scale", "smoke", "--device", "gpu"],
             "device 'gpu' can't be used here",

@@ -121,6 +121,53 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, optimizer, 
     assert all(torch.equal(a, b) for a, b in buffers)
 
 
+@pytest.mark.parametrize("optimizer", [LinBreg, AdaBreg])
+@pytest.mark.parametrize("stop", [1, 6, 7, 8, 20])
+def test_a_run_that_was_killed_within_an_epoch_ends_like_an_uninterrupted_one(
+    tmp_path, optimizer, stop
+):
+    def noisy(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    class KilledError(Exception):
+        pass
+
+    steps = 0
+
+    def killed(output, labels):
+        nonlocal steps
+        steps += torch.is_grad_enabled()
+        if steps > stop:
+            raise KilledError
+        return F.cross_entropy(output, labels)
+
+    whole = Setup(optimizer)
+    expected = whole.fit(transform=noisy)
+    often = {"transform": noisy, "checkpoint": tmp_path / "run.ckpt", "checkpoint_seconds": 0.0}
+    with pytest.raises(KilledError):
+        Setup(optimizer).fit(loss=killed, **often)
+    resumed = Setup(optimizer, seed=99)
+    result = resumed.fit(**often)
+    assert result.history == expected.history
+    assert torch.equal(resumed.weights(), whole.weights())
+    # 200 samples in batches of 32
+    positions = [(start["epoch"], start["batch"]) for start in result.starts]
+    assert positions == [(1, 0), (1 + stop // 7, stop % 7)]
+    assert all(start["threads"] == torch.get_num_threads() for start in result.starts)
+
+
+def test_the_test_set_is_measured_in_the_last_ten_epochs_and_changes_nothing():
+    inputs, labels = problem()
+    test = (inputs[:50], labels[:50])
+    plain, tested = Setup(), Setup()
+    expected, result = plain.fit(epochs=12), tested.fit(epochs=12, test=test)
+    measured = [r for r in result.history if r.split == "test"]
+    assert [r.epoch for r in measured] == list(range(3, 13))
+    assert [r for r in result.history if r.split != "test"] == expected.history
+    assert torch.equal(tested.weights(), plain.weights())
+    assert measured[-1].value == evaluate(tested.model, test, accuracy)[0]
+
+
 def test_a_checkpoint_of_another_model_is_named(tmp_path):
     checkpoint = tmp_path / "run.ckpt"
     Setup().fit(epochs=1, checkpoint=checkpoint, checkpoint_seconds=0.0)

@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -21,7 +21,8 @@ from tqdm.std import tqdm as StandardBar
 from bregman.paths import replacing, results_dir
 from bregman.runs import Run, RunStore, Train
 
-SCALES = ("smoke", "quick", "paper")
+# "narrow" is between the last two, for what takes days at the paper's scale
+SCALES = ("smoke", "quick", "narrow", "paper")
 
 _REFERENCE = resources.files("bregman.experiments") / "paper_reference.csv"
 _MEASURED = ("n_total_pct", "n_linear_pct", "n_conv_pct", "val_acc_pct", "test_acc_pct",
@@ -76,13 +77,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A table of runs, one row each, at three scales.
+    """A table of runs, one row each, at several scales.
 
     Attributes:
         name: the notebook's name without its number.
         dataset: as ``paper_reference.csv`` names it.
         model: likewise.
-        scales: from "smoke", "quick" and "paper" to what they mean here.
+        scales: from the names of the scales that it has to what they mean here.
         rows: what is compared.
         config: from (scale, seed, **settings) to the config of a run.
         train: makes one run.
@@ -144,23 +145,30 @@ class Experiment:
         return store.arrays(config)
 
     def run(
-        self, scale: str, seed: int = 0, device: str = "cpu", jobs: int | None = None
+        self,
+        scale: str,
+        seed: int = 0,
+        device: str = "cpu",
+        jobs: int | None = None,
+        rows: Collection[str] | None = None,
     ) -> "Results":
         """Make the runs that the store does not have yet, and write the tables.
 
         Every run uses one CPU thread, so that its numbers do not depend on how many go on at once.
 
         Args:
-            scale: "smoke", "quick" or "paper".
+            scale: one of those that the experiment has.
             seed: the first seed; the others follow it.
             device: what the runs are made on, such as "cpu" or "cuda".
             jobs: runs at once; None for one per core on a CPU (one in all at scale smoke).
+            rows: make the runs of the rows with these labels only; all if None.
 
         Returns:
-            The tables, also written to ``results/<scale>/<experiment>/``.
+            The tables of all rows whose runs are in the store, also written to
+            ``results/<scale>/<experiment>/``.
 
         Raises:
-            ValueError: an unknown scale or device, jobs < 1.
+            ValueError: an unknown scale, device or row, jobs < 1.
             RunStoreError: the results folder can't be written, or a stored run can't be read.
         """
         meaning = self.scale(scale)
@@ -169,6 +177,12 @@ class Experiment:
             jobs = 1 if scale == "smoke" or device != "cpu" else os.cpu_count() or 1
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {jobs}")
+        known = [row.label for row in self.rows_at(scale)]
+        if unknown := set(known if rows is None else rows).difference(known):
+            raise ValueError(
+                f"unknown row {min(unknown)!r} of {self.name} at scale {scale}, "
+                f"allowed: {', '.join(known)}"
+            )
         store = RunStore(results_dir() / scale / "runs")
         planned = [
             (row, seed + i, self.config(meaning, seed + i, **row.settings))
@@ -176,7 +190,9 @@ class Experiment:
             for row in self.rows_at(scale)
             if row.seeds is None or i < row.seeds
         ]
-        _make_missing(self, store, [config for *_, config in planned], device, jobs)
+        asked = [config for row, _, config in planned if rows is None or row.label in rows]
+        _make_missing(self, store, asked, device, jobs)
+        planned = [(*plan, config) for *plan, config in planned if store.get(config) is not None]
         results = Results(
             summary=pd.DataFrame([self._summary(*plan, store) for plan in planned]).astype(
                 dict.fromkeys(_MEASURED, float)
