@@ -8,8 +8,8 @@ from common import Row, interleaved, ratio_rows, timed
 from torch import nn
 
 from bregman.compact import compact
-from bregman.experiments.denoising_autoencoder import EXPERIMENT, trained_model
 from bregman.flops import forward_flops
+from bregman.suite.experiments.denoising_autoencoder import EXPERIMENT, trained_model
 
 DENSE, COMPACT = "as trained", "compact"
 # batch size: so many passes a measurement

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bregman.compact import compact
-from bregman.experiments.sparse_training import product_densities
-from bregman.experiments.what_sparsity_buys import DENSE, SMALLER_LAYERS, SPARSE_PRODUCTS
 from bregman.flops import forward_flops
-from bregman.runs import environment
+from bregman.suite.experiments.sparse_training import product_densities
+from bregman.suite.experiments.what_sparsity_buys import DENSE, SMALLER_LAYERS, SPARSE_PRODUCTS
+from bregman.suite.runs import environment
 
 PARTS = ("batch", "forward", "backward", "optimizer")
 LIMIT = "plain network of that size"

@@ -17,7 +17,7 @@ import training_epoch
 from common import CASES, Row
 from report import print_tables, write
 
-from bregman.runs import environment
+from bregman.suite.runs import environment
 
 HERE = Path(__file__).parent
 PEER = HERE / ".peer"

@@ -30,9 +30,17 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from bregman.compact import compact
-from bregman.data import batches, load
-from bregman.experiments.denoising_autoencoder import ssim
-from bregman.experiments.sparse_training import (
+from bregman.flops import forward_flops, sparse_share, training_share
+from bregman.inference import to_csr
+from bregman.initialization import sparse_init_
+from bregman.layers import param_groups, weight_layers
+from bregman.multilevel import Multilevel
+from bregman.optim import LinBreg
+from bregman.regularizers import L1, GroupL12
+from bregman.sparsity import sparsity_summary
+from bregman.suite.data import batches, load
+from bregman.suite.experiments.denoising_autoencoder import ssim
+from bregman.suite.experiments.sparse_training import (
     SparseTraining,
     Task,
     attach,
@@ -41,7 +49,7 @@ from bregman.experiments.sparse_training import (
     make_task,
     product_densities,
 )
-from bregman.experiments.what_sparsity_buys import (
+from bregman.suite.experiments.what_sparsity_buys import (
     DENSE,
     EXPERIMENT,
     SHORT,
@@ -49,16 +57,9 @@ from bregman.experiments.what_sparsity_buys import (
     SPARSE_PRODUCTS,
     WHOLE_RUNS,
 )
-from bregman.flops import forward_flops, sparse_share, training_share
-from bregman.inference import to_csr
-from bregman.initialization import sparse_init_
-from bregman.models import MLP, param_groups, weight_layers
-from bregman.multilevel import Multilevel
-from bregman.optim import LinBreg
-from bregman.regularizers import L1, GroupL12
-from bregman.runs import environment
-from bregman.sparsity import sparsity_summary
-from bregman.training import accuracy, evaluate
+from bregman.suite.models import MLP
+from bregman.suite.runs import environment
+from bregman.suite.training import accuracy, evaluate
 
 RESULTS = Path(__file__).parent / "sparse_training"
 WHOLE, STEPS, INFERENCE = "whole training", "training step", "inference"

@@ -13,11 +13,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from bregman.data import ImageData, load, train_val_split
-from bregman.models import MLP, ConvNet, param_groups
+from bregman.layers import param_groups
 from bregman.optim import LinBreg
 from bregman.regularizers import L1
-from bregman.training import fit
+from bregman.suite.data import ImageData, load, train_val_split
+from bregman.suite.models import MLP, ConvNet
+from bregman.suite.training import fit
 
 BATCH = 128
 LAM = 0.1

@@ -5,7 +5,7 @@ JMLR 23(192), 2022. Section, equation and algorithm numbers in the docstrings ar
 """
 
 from bregman.initialization import sparse_init_
-from bregman.models import param_groups
+from bregman.layers import param_groups
 from bregman.multilevel import Multilevel
 from bregman.optim import AdaBreg, LinBreg, ProxGD
 from bregman.regularizers import (

@@ -12,14 +12,13 @@ pooling and the optimizer's own arithmetic are not counted.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from bregman.models import CONV, weight_layers
-from bregman.training import Record
+from bregman.layers import CONV, weight_layers
 
 
 def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
@@ -106,27 +105,6 @@ def step_share(sparse: float, frozen_steps: float = 0) -> float:
         return sparse
     m = frozen_steps
     return (3 * m * sparse + 2 * sparse + 1) / (3 * (m + 1))
-
-
-def recorded_shares(
-    flops: Mapping[str, float], history: Iterable[Record], prefix: str
-) -> list[float]:
-    """f_S / f_D after each epoch of a training.
-
-    Args:
-        flops: per layer, dense, of ``forward_flops``.
-        history: of ``fit``, with the density of each layer as the metric prefix + its name.
-        prefix: of these metrics.
-
-    Returns:
-        One number in [0, 1] per recorded epoch, the initial weights first.
-    """
-    recorded = list(history)
-    densities = [[r.value for r in recorded if r.metric == prefix + name] for name in flops]
-    return [
-        sparse_share(flops, dict(zip(flops, epoch, strict=True)))
-        for epoch in zip(*densities, strict=True)
-    ]
 
 
 def training_share(shares: Sequence[float], frozen_steps: float = 0) -> float:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bregman.models import weight_layers
+from bregman.layers import weight_layers
 
 
 @torch.no_grad()

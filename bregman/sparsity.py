@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bregman.models import weight_layers
+from bregman.layers import weight_layers
 
 
 @torch.no_grad()

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from bregman.data import batches
-from bregman.models import weight_layers
+from bregman.layers import weight_layers
 
 Unit = Literal["entry", "kernel"]
 
@@ -103,7 +102,7 @@ def refresh_batch_norm_(model: nn.Module, inputs: Tensor, batch_size: int = 1000
         inputs: N x ..., training inputs on the model's device, as the model takes them.
         batch_size: samples per forward pass, in train mode and without gradients.
     """
-    update_bn(batches(inputs, batch_size=batch_size), model)
+    update_bn(inputs.split(batch_size), model)
 
 
 def _sizes(weight: Tensor, conv: Unit) -> Tensor:

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from bregman.data import NAMES, load
-from bregman.data.sets import SETS
-from bregman.paths import ROOT
+from bregman.suite.data import NAMES, load
+from bregman.suite.data.sets import SETS
+from bregman.suite.paths import ROOT
 
 
 def first_of_each_class(labels: torch.Tensor, n: int) -> torch.Tensor:
@@ -29,7 +29,7 @@ def main() -> None:
         n_train, n_test = SETS[name].mini
         train = first_of_each_class(data.train_labels, n_train)
         test = first_of_each_class(data.test_labels, n_test)
-        path = ROOT / "bregman" / "mini" / f"{name}.npz"
+        path = ROOT / "bregman" / "suite" / "mini" / f"{name}.npz"
         path.parent.mkdir(exist_ok=True)
         np.savez_compressed(
             path,

@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from bregman.data import ImageData, load
-from bregman.paths import ROOT
+from bregman.suite.data import ImageData, load
+from bregman.suite.paths import ROOT
 
 FOLDER = ROOT / "build" / "device"
 STRIP = 500  # images in a picture; WebP allows a height of 16,383 pixels

@@ -11,8 +11,8 @@ import argparse
 import dataclasses
 from typing import Any
 
-from bregman.experiments import SCALES, Experiment, Row
-from bregman.experiments import cifar10_resnet as table3
+from bregman.suite.experiments import SCALES, Experiment, Row
+from bregman.suite.experiments import cifar10_resnet as table3
 
 # what is tried, on top of the settings in the experiment
 GRID: dict[str, tuple[dict[str, Any], list[dict[str, float]]]] = {

@@ -13,9 +13,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from bregman.experiments import SCALES, Experiment, Row, Scale
-from bregman.experiments.fashion_mnist_cnn import SCALES as SCALES_OF_NOTEBOOK
-from bregman.experiments.fashion_mnist_cnn import config, train
+from bregman.suite.experiments import SCALES, Experiment, Row, Scale
+from bregman.suite.experiments.fashion_mnist_cnn import SCALES as SCALES_OF_NOTEBOOK
+from bregman.suite.experiments.fashion_mnist_cnn import config, train
 
 # optimizer -> what is tried for single weights (Table 1), and for groups (Table 2)
 GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {

@@ -16,7 +16,7 @@ sys.path.insert(0, str(FOLDER.parent.parent))  # the package need not be install
 
 
 def unpack(folder: Path, target: Path) -> None:
-    """Join the parts, check their sums, and write the file that ``bregman.data.load`` reads.
+    """Join the parts, check their sums, and write the file that ``bregman.suite.data.load`` reads.
 
     Args:
         folder: with the parts as subfolders.
@@ -28,8 +28,8 @@ def unpack(folder: Path, target: Path) -> None:
     import numpy as np
     from PIL import Image
 
-    from bregman.data.sets import SETS, DataError, verified
-    from bregman.paths import replacing
+    from bregman.suite.data.sets import SETS, DataError, verified
+    from bregman.suite.paths import replacing
 
     strips = sorted(folder.glob("*/images_*.webp"), key=lambda path: path.name)
     labels = list(folder.glob("*/labels.bin"))
@@ -59,7 +59,7 @@ def main() -> None:
     if wheels := [str(path) for path in folder.glob("wheels/*.whl")]:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
         subprocess.run([*command, *wheels], check=True)
-    from bregman.paths import data_dir
+    from bregman.suite.paths import data_dir
 
     target = data_dir() / "cifar10.bin"
     unpack(folder, target)

@@ -9,7 +9,7 @@ from torch import nn
 
 from bregman import AdaBreg, GroupL12, param_groups, sparse_init_, sparsity_summary
 from bregman.compact import compact
-from bregman.models import MLP, Autoencoder, ConvNet, ResNet18
+from bregman.suite.models import MLP, Autoencoder, ConvNet, ResNet18
 
 
 @torch.no_grad()

@@ -10,13 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from bregman.flops import (
     forward_flops,
     layer_densities,
-    recorded_shares,
     sparse_share,
     step_share,
     training_share,
 )
-from bregman.models import MLP, ConvNet
-from bregman.training import Record
+from bregman.suite.analysis.cost import recorded_shares
+from bregman.suite.models import MLP, ConvNet
+from bregman.suite.training import Record
 
 
 def torch_total(model, inputs, backward=False):

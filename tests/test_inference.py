@@ -8,7 +8,7 @@ from torch import nn
 
 from bregman.compact import compact
 from bregman.inference import CsrLinear, DenseLinear, load_csr, to_csr
-from bregman.models import MLP, ConvNet
+from bregman.suite.models import MLP, ConvNet
 
 
 def sparse_net(density=0.03, sizes=(300, 400, 300, 10), dtype=torch.float32):

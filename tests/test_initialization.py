@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from bregman import sparse_init_
-from bregman.models import MLP
+from bregman.suite.models import MLP
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -29,9 +29,9 @@ from bregman import (
     Zero,
     param_groups,
 )
-from bregman.models import MLP, ResNet18, SkipMLP
 from bregman.multilevel.supports import block_dims
-from bregman.training import evaluate, fit
+from bregman.suite.models import MLP, ResNet18, SkipMLP
+from bregman.suite.training import evaluate, fit
 
 # ---------------------------------------------------------------------------------------------
 # Networks from a sparse start, data, optimizers

@@ -8,18 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from bregman import L1, ElasticNet, GroupL12, NonNegative, Nuclear, SparseGroup, Zero
-from bregman.models import MLP, ConvNet, ResNet18
 from bregman.multilevel.chains import links
 from bregman.multilevel.choice import Choice
 from bregman.multilevel.gathered import Gathered
 from bregman.multilevel.layers import Csr, Fastest, Masked
-from bregman.multilevel.supports import (
-    Entries,
-    Grid,
-    RestingGrid,
-    block_dims,
-    nonzero_entries,
-)
+from bregman.multilevel.supports import Entries, Grid, RestingGrid, block_dims, nonzero_entries
+from bregman.suite.models import MLP, ConvNet, ResNet18
 
 # ---------------------------------------------------------------------------------------------
 # Supports

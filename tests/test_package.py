@@ -20,8 +20,8 @@ class Finder(PathFinder):
 sys.meta_path = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
 import torch
 from bregman import L1, LinBreg, param_groups, sparse_init_, sparsity_summary
-from bregman.models import MLP
-from bregman import convex
+from bregman.suite.models import MLP
+from bregman.suite import convex
 
 model = MLP((4, 3, 2))
 sparse_init_(model, 0.9)

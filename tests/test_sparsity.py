@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from bregman import sparsity_summary
-from bregman.models import MLP
+from bregman.suite.models import MLP
 
 
 def test_counts_of_a_small_mlp():

@@ -20,9 +20,9 @@ from bregman import (
     param_groups,
     sparse_init_,
 )
-from bregman.data import batches, load
-from bregman.models import MLP
-from bregman.training import fit
+from bregman.suite.data import batches, load
+from bregman.suite.models import MLP
+from bregman.suite.training import fit
 
 OPTIMIZERS = {
     "LinBreg": lambda groups: LinBreg(groups, lr=0.1),

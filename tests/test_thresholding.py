@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bregman.models import MLP
+from bregman.suite.models import MLP
 from bregman.thresholding import largest_threshold, refresh_batch_norm_, threshold_
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bregman.models.groups import CONV
+from bregman.layers import CONV
 from bregman.multilevel.layers import Layer
 from bregman.multilevel.supports import missing
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bregman.models import weight_layers
+from bregman.layers import weight_layers
 from bregman.multilevel.chains import links
 from bregman.multilevel.choice import PATHS, Choice
 from bregman.multilevel.layers import Layer, Sparse, Way

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bregman.models.groups import CONV
+from bregman.layers import CONV
 from bregman.multilevel.supports import Entries, Grid, Support
 
 Layer = nn.Linear | CONV

@@ -1,0 +1,1 @@
+"""The suite: what reproduces the paper with the optimizers, and teaches them."""

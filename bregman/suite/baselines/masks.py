@@ -1,0 +1,204 @@
+"""Masks on the weights of a model, and how many weights each layer gets."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.optim import Optimizer
+
+from bregman.layers import weight_layers
+from bregman.optim import BregmanOptimizer
+
+Distribution = Literal["erk", "uniform"]
+
+
+class Masked:
+    """Keeps masked weights of a model at zero, by a hook before each step of an optimizer.
+
+    The hook sets the gradients of masked weights to zero; and when a weight is masked, it and what
+    the optimizer knows of it (momentum, moments) become zero. So a masked weight stays exactly
+    zero, with weight decay or without, and once unmasked it starts like a new one. The optimizer
+    must be called without a closure, which would make new gradients after the hook.
+
+    Args:
+        model: its linear and convolution weights are masked, and no biases.
+        optimizer: one of torch's, over these weights.
+
+    Attributes:
+        masks: per weight, True where it is free; all True to begin with.
+
+    Raises:
+        ValueError: the model has no such weight, one of them is not the optimizer's, or the
+            optimizer keeps weights as a function of v, which a mask does not reach.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
+        if isinstance(optimizer, BregmanOptimizer):
+            raise ValueError(
+                f"optimizer must be one of torch's, got {type(optimizer).__name__}: it computes "
+                "the weights from v, and masked ones would come back"
+            )
+        weights = dict.fromkeys(layer.weight for _, layer in weight_layers(model))
+        if not weights:
+            raise ValueError(f"{type(model).__name__} has no linear or convolution layer")
+        known = {p for group in optimizer.param_groups for p in group["params"]}
+        for name, layer in weight_layers(model):
+            if layer.weight not in known:
+                raise ValueError(f"the weight of layer {name!r} is not among the optimizer's")
+        self.optimizer = optimizer
+        self.masks = {w: torch.ones_like(w, dtype=torch.bool, requires_grad=False) for w in weights}
+        optimizer.register_step_pre_hook(self._before_step)
+
+    @torch.no_grad()
+    def _before_step(self, *_: Any) -> None:
+        for w, mask in self.masks.items():
+            if w.grad is not None:
+                w.grad.mul_(mask)
+
+    @torch.no_grad()
+    def set_mask(self, weight: Tensor, mask: Tensor) -> None:
+        """Give a weight a new mask.
+
+        Args:
+            weight: one of the model's.
+            mask: of its shape, True where it is free.
+        """
+        self.masks[weight].copy_(mask)
+        weight.mul_(mask)
+        for value in self.optimizer.state.get(weight, {}).values():
+            if isinstance(value, Tensor) and value.shape == weight.shape:
+                value.mul_(mask)
+
+    def draw(self, density: float, distribution: Distribution, generator: torch.Generator) -> None:
+        """Give each layer a random mask with as many free weights as ``layer_budgets`` says."""
+        budgets = layer_budgets([w.shape for w in self.masks], density, distribution)
+        for w, budget in zip(self.masks, budgets, strict=True):
+            order = torch.randperm(w.numel(), generator=generator, device=generator.device)
+            self.set_mask(w, (order < budget).view(w.shape).to(w.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks, in the order of the layers."""
+        return {"masks": list(self.masks.values())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over masks, from any device."""
+        for mask, stored in zip(self.masks.values(), state["masks"], strict=True):
+            mask.copy_(stored)
+
+
+class ScheduledMasks(Masked):
+    """Masks that change at certain steps of an optimizer.
+
+    Args:
+        model: as in ``Masked``.
+        optimizer: as in ``Masked``.
+        steps: optimizer steps of the whole training.
+        every: steps between two changes.
+
+    Raises:
+        ValueError: steps or every is not a positive integer.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, steps: int, every: int) -> None:
+        for name, value in (("steps", steps), ("every", every)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value}")
+        super().__init__(model, optimizer)
+        self.all_steps, self.every = steps, every
+        self.steps = 0
+
+    @torch.no_grad()
+    def _before_step(self, *_: Any) -> None:
+        self.steps += 1
+        self._change_masks()
+        super()._before_step()
+
+    def _change_masks(self) -> None:
+        """Change the masks, if it is time to at step ``self.steps``, counted from 1."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks, and the number of steps so far."""
+        return {**super().state_dict(), "steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a stored state."""
+        super().load_state_dict(state)
+        self.steps = state["steps"]
+
+
+def largest(sizes: Sequence[Tensor], kept: int) -> list[Tensor]:
+    """Mark the largest entries of some tensors taken together.
+
+    Args:
+        sizes: tensors of any shapes, with entries >= 0.
+        kept: how many, between 0 and the number of all entries.
+
+    Returns:
+        A mask per tensor, of its shape.
+    """
+    every = torch.cat([size.flatten() for size in sizes])
+    criterion = prune.L1Unstructured(amount=len(every) - kept)
+    mask = criterion.compute_mask(every, torch.ones_like(every)).bool()
+    parts = mask.split([size.numel() for size in sizes])
+    return [part.view(size.shape) for part, size in zip(parts, sizes, strict=True)]
+
+
+def layer_budgets(
+    shapes: Sequence[torch.Size], density: float, distribution: Distribution = "erk"
+) -> list[int]:
+    """Share out a number of weights among layers.
+
+    Args:
+        shapes: of the layers' weights.
+        density: the share of all weights that are not zero, in (0, 1].
+        distribution: "uniform" gives each layer the same density. "erk" (Erdos-Renyi-Kernel, Evci
+            et al. 2020) makes the density proportional to the sum of the weight's dimensions over
+            their product, so that small layers are denser; layers that would get more weights than
+            they have are dense.
+
+    Returns:
+        The number of non-zero weights per layer; together round(density * all weights).
+
+    Raises:
+        ValueError: an argument is out of range, or a layer is left without a weight.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density must be in (0, 1], got {density}")
+    if distribution not in get_args(Distribution):
+        raise ValueError(
+            f"distribution must be one of {get_args(Distribution)}, got {distribution!r}"
+        )
+    sizes = [math.prod(shape) for shape in shapes]
+    total = round(density * sum(sizes))
+    if distribution == "uniform":
+        exact = [density * size for size in sizes]
+    else:
+        exact = _erdos_renyi_kernel([sum(shape) for shape in shapes], sizes, density * sum(sizes))
+    budgets = [math.floor(share) for share in exact]
+    # what rounding down left over goes to those that lost most
+    by_loss = sorted(range(len(sizes)), key=lambda i: budgets[i] - exact[i])
+    for i in by_loss[: total - sum(budgets)]:
+        budgets[i] += 1
+    for shape, budget in zip(shapes, budgets, strict=True):
+        if budget == 0:
+            raise ValueError(
+                f"density {density} leaves no weight to the layer of shape {tuple(shape)}"
+            )
+    return budgets
+
+
+def _erdos_renyi_kernel(dims: list[int], sizes: list[int], total: float) -> list[float]:
+    dense: set[int] = set()
+    while True:
+        sparse = [i for i in range(len(sizes)) if i not in dense]
+        left = total - sum(sizes[i] for i in dense)
+        # the density of a layer is epsilon dims / size
+        epsilon = left / max(sum(dims[i] for i in sparse), 1)
+        full = {i for i in sparse if epsilon * dims[i] >= sizes[i]}
+        if not full:
+            return [sizes[i] if i in dense else epsilon * dims[i] for i in range(len(sizes))]
+        dense |= full

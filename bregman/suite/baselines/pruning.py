@@ -1,0 +1,139 @@
+"""Magnitude pruning: in a few steps with retraining, or gradually on a cubic schedule."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from bregman.suite.baselines.masks import (
+    Distribution,
+    Masked,
+    ScheduledMasks,
+    largest,
+    layer_budgets,
+)
+
+
+class MagnitudePruning(Masked):
+    """Iterative magnitude pruning with retraining (Han et al. 2015), for ``fit``'s ``intervene``.
+
+    In five steps over the first half of the epochs the smallest weights go, each time by the same
+    factor; what went stays zero while the rest is trained on. After each step the plateau schedule
+    forgets the accuracy of the larger network.
+
+    Args:
+        model: its linear and convolution weights are pruned; no step prunes biases.
+        optimizer: over the model's parameters.
+        scheduler: of the optimizer.
+        prune_to: the share in (0, 1) that is left in the end.
+        epochs: of the whole training, at least 2.
+        groups: prune the linear weights and the convolutions' kernels each to ``prune_to``, kernels
+            by their root mean square; otherwise all weights together, one by one.
+
+    Raises:
+        ValueError: prune_to or epochs is out of range.
+    """
+
+    STEPS = 5
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        scheduler: ReduceLROnPlateau,
+        prune_to: float,
+        epochs: int,
+        groups: bool,
+    ) -> None:
+        if not 0 < prune_to < 1:
+            raise ValueError(f"prune_to must be in (0, 1), got {prune_to}")
+        if epochs < 2:
+            raise ValueError(f"pruning needs at least 2 epochs to retrain in, got {epochs}")
+        super().__init__(model, optimizer)
+        self.scheduler, self.prune_to, self.epochs = scheduler, prune_to, epochs
+        weights = list(self.masks)
+        kinds = [[w for w in weights if w.dim() == 2], [w for w in weights if w.dim() > 2]]
+        self.kinds = [kind for kind in kinds if kind] if groups else [weights]
+        self.groups = groups
+
+    def __call__(self, epoch: int) -> None:
+        """Prune, if it is time to."""
+        done, before = (
+            min(2 * self.STEPS * e // self.epochs, self.STEPS) for e in (epoch, epoch - 1)
+        )
+        if done == before:
+            return
+        for weights in self.kinds:
+            self._prune(weights, self.prune_to ** (done / self.STEPS))
+        self.scheduler.best = self.scheduler.mode_worse
+        self.scheduler.num_bad_epochs = 0
+
+    @torch.no_grad()
+    def _prune(self, weights: list[Tensor], density: float) -> None:
+        by_kernel = self.groups and weights[0].dim() > 2
+        sizes = [w.square().mean((2, 3), keepdim=True) if by_kernel else w.abs() for w in weights]
+        kept = round(density * sum(size.numel() for size in sizes))
+        for w, mask in zip(weights, largest(sizes, kept), strict=True):
+            self.set_mask(w, mask.expand_as(w))
+
+
+class GradualPruning(ScheduledMasks):
+    """Gradual magnitude pruning (Zhu and Gupta 2017): dense at first, then fewer and fewer weights.
+
+    From step t_0 to step t_1 the smallest weights go every ``every`` steps, and what went stays
+    zero. After a change at step t the share of zeros is
+
+        s_t = s (1 - (1 - (t - t_0) / (t_1 - t_0))^3),    s = 1 - density.
+
+    Args:
+        model: its linear and convolution weights are pruned, and no biases.
+        optimizer: one of torch's, over the model's parameters.
+        density: the share of non-zero weights in the end, in (0, 1].
+        steps: optimizer steps of the whole training.
+        every: steps between two changes.
+        begin: t_0 as a share of ``steps``.
+        end: t_1 as a share of ``steps``, 0 <= begin < end <= 1.
+        distribution: how much each layer keeps, as in ``layer_budgets``; "global" compares the
+            weights of all layers with each other instead.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        density: float,
+        steps: int,
+        *,
+        every: int = 100,
+        begin: float = 0.25,
+        end: float = 0.75,
+        distribution: Distribution | Literal["global"] = "global",
+    ) -> None:
+        if not 0 <= begin < end <= 1:
+            raise ValueError(f"0 <= begin < end <= 1 must hold, got begin {begin} and end {end}")
+        super().__init__(model, optimizer, steps, every)
+        self.begin, self.end = round(begin * steps), round(end * steps)
+        weights = list(self.masks)
+        self.layers: list[tuple[list[Tensor], int]]
+        if distribution == "global":
+            all_as_one = torch.Size([sum(w.numel() for w in weights)])
+            self.layers = [(weights, layer_budgets([all_as_one], density)[0])]
+        else:
+            budgets = layer_budgets([w.shape for w in weights], density, distribution)
+            self.layers = [([w], budget) for w, budget in zip(weights, budgets, strict=True)]
+
+    def _change_masks(self) -> None:
+        since, span = self.steps - self.begin, self.end - self.begin
+        if not 0 < since <= span or (since % self.every and since < span):
+            return
+        for weights, budget in self.layers:
+            size = sum(w.numel() for w in weights)
+            kept = round(budget + (size - budget) * (1 - since / span) ** 3)
+            masks = largest([w.abs() for w in weights], kept)
+            for w, mask in zip(weights, masks, strict=True):
+                self.set_mask(w, mask)

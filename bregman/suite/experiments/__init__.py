@@ -1,0 +1,78 @@
+"""The experiments of section 4: one file each, with its runs at each scale in one table."""
+
+import pandas as pd
+
+from bregman.suite.experiments import (
+    architecture_search,
+    cifar10_resnet,
+    denoising_autoencoder,
+    fashion_mnist_cnn,
+    mnist_acceleration,
+    mnist_comparison,
+    what_sparsity_buys,
+)
+from bregman.suite.experiments.experiment import SCALES, Experiment, Row, Scale
+from bregman.suite.experiments.tables import Results, beside_paper, paper_reference
+from bregman.suite.paths import results_dir
+
+EXPERIMENTS = {
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        mnist_comparison,
+        mnist_acceleration,
+        fashion_mnist_cnn,
+        cifar10_resnet,
+        denoising_autoencoder,
+        architecture_search,
+        what_sparsity_buys,
+    )
+}
+
+__all__ = [
+    "EXPERIMENTS",
+    "SCALES",
+    "Experiment",
+    "Results",
+    "Row",
+    "Scale",
+    "beside_paper",
+    "get",
+    "paper_reference",
+    "stored_summaries",
+]
+
+
+def get(name: str) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment {name!r}, allowed: {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def stored_summaries(scale: str) -> pd.DataFrame:
+    """What the experiments measured at a scale, as far as they were run.
+
+    Args:
+        scale: "smoke", "quick" or "paper".
+
+    Returns:
+        One row per run, with the columns of ``summary.csv``, in the order of the experiments. A run
+        that two of them share stands in the first one.
+
+    Raises:
+        ValueError: an unknown scale.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
+    paths = (results_dir() / scale / name / "summary.csv" for name in EXPERIMENTS)
+    tables = [pd.read_csv(path) for path in paths if path.exists()]
+    if not tables:
+        return pd.DataFrame(
+            columns=[*paper_reference(), "label", "seed", "epochs", "seconds", "device"]
+        )
+    summary = pd.concat(tables, ignore_index=True)
+    return summary[~summary.drop(columns="label").duplicated()]

@@ -1,0 +1,80 @@
+"""The tidy tables that come of the runs of an experiment, beside the paper's numbers."""
+
+from dataclasses import dataclass
+from importlib import resources
+
+import pandas as pd
+
+_REFERENCE = resources.files("bregman.suite.experiments") / "paper_reference.csv"
+
+# the columns of the paper's numbers
+MEASURED = ("n_total_pct", "n_linear_pct", "n_conv_pct", "val_acc_pct", "test_acc_pct",
+            "train_acc_pct", "ssim", "l1_norm")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of an experiment.
+
+    Attributes:
+        summary: one row per run, with the columns of ``paper_reference.csv`` and more.
+        history: tidy; one row per run, seed, epoch, split and metric.
+    """
+
+    summary: pd.DataFrame
+    history: pd.DataFrame
+
+    def curves(self, split: str, metric: str) -> pd.DataFrame:
+        """One curve per run over the epochs, averaged over the seeds.
+
+        Raises:
+            KeyError: nothing of that split and metric was recorded.
+        """
+        chosen = self.history.query("split == @split and metric == @metric")
+        if chosen.empty:
+            known = self.history[["split", "metric"]].drop_duplicates().values.tolist()
+            raise KeyError(f"no {metric!r} of {split!r} was recorded, only {known}")
+        order = chosen["run"].unique()
+        return chosen.pivot_table(index="epoch", columns="run", values="value")[order]
+
+    def beside_paper(self) -> pd.DataFrame:
+        """What ``beside_paper`` makes of these runs, in the order of the experiment's rows.
+
+        Returns:
+            One row per number of the paper that a run stands for, by artifact, run and measure.
+        """
+        table = beside_paper(self.summary).reset_index().dropna(subset="run")
+        # what belongs to one run stands together
+        order = {label: i for i, label in enumerate(self.summary["label"].unique())}
+        table = table.sort_values("run", key=lambda label: label.map(order), kind="stable")
+        return table.set_index(["artifact", "run", "measure"])[
+            ["ours", "std", "paper", "difference"]
+        ]
+
+
+def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
+    """Every number of the paper, and what runs gave that stand for it.
+
+    Args:
+        summary: one row per run, of one experiment or several.
+
+    Returns:
+        ours (the mean over the seeds), std, paper and the difference; one row per number of the
+        paper (artifact, strategy, optimizer, measure) and label of runs ("run"). Where there is no
+        run, that label and our number are missing.
+    """
+    row = ["artifact", "strategy", "optimizer"]
+    ours = summary.melt([*row, "label"], MEASURED, "measure", "value")
+    ours = ours.groupby([*row, "label", "measure"], sort=False)["value"].agg(["mean", "std"])
+    paper = paper_reference().melt(row, MEASURED, "measure", "paper", ignore_index=False)
+    paper = paper.dropna().sort_index(kind="stable")
+    table = ours.reset_index().merge(paper, "right", on=[*row, "measure"])
+    table["difference"] = table["mean"] - table["paper"]
+    table = table.rename(columns={"label": "run", "mean": "ours"})
+    return table.set_index([*row, "measure", "run"])
+
+
+def paper_reference() -> pd.DataFrame:
+    """Every number of the paper that the suite compares itself with."""
+    with _REFERENCE.open() as file:
+        return pd.read_csv(file)

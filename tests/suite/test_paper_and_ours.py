@@ -1,0 +1,87 @@
+"""Notebook 12's comparison: complete, whatever was run, and with the right numbers."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from bregman.suite import experiments, plots
+
+KEYS = ["artifact", "strategy", "optimizer"]
+TABLE_1 = ("Table 1", "Bregman", "LinBreg")
+
+
+def run_of(label: str, seed: int, n_total: float, row: tuple[str, str, str] = TABLE_1) -> dict:
+    measured = {**dict.fromkeys(experiments.paper_reference()), **dict(zip(KEYS, row, strict=True))}
+    measured |= {"n_total_pct": n_total, "test_acc_pct": 89.0}
+    return measured | {"label": label, "seed": seed, "epochs": 100, "seconds": 60.0 + seed}
+
+
+def write(folder, scale: str, name: str, runs: list[dict]) -> None:
+    path = folder / scale / name / "summary.csv"
+    path.parent.mkdir(parents=True)
+    pd.DataFrame(runs).to_csv(path, index=False)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def test_every_number_of_the_paper_stands_there_even_if_nothing_was_run(folder):
+    table = experiments.beside_paper(experiments.stored_summaries("paper"))
+    reference = experiments.paper_reference()
+    numbers = reference.drop(columns=[*KEYS, "dataset", "model"]).notna().to_numpy().sum()
+    assert len(table) == numbers == table["paper"].notna().sum()
+    assert table[["ours", "std", "difference"]].isna().all(axis=None)
+
+
+def test_runs_stand_beside_the_numbers_they_are_of(folder):
+    runs = [run_of("a", 0, 1.5), run_of("a", 1, 2.5), run_of("b", 0, 3.0)]
+    write(folder, "paper", "fashion_mnist_cnn", [*runs, run_of("c", 0, 9.0, ("Own", "x", "y"))])
+    table = experiments.beside_paper(experiments.stored_summaries("paper"))
+    table = table.sort_index(kind="stable")
+    density = table.loc[(*TABLE_1, "n_total_pct")]
+    assert density["paper"].tolist() == [1.9, 1.9]
+    np.testing.assert_allclose(density["ours"], [2.0, 3.0])
+    np.testing.assert_allclose(density["std"], [np.sqrt(0.5), np.nan])
+    np.testing.assert_allclose(density["difference"], [0.1, 1.1])
+    assert "c" not in table.index.get_level_values("run")
+    # the train accuracy was not measured
+    assert table.loc[(*TABLE_1, "train_acc_pct"), "ours"].isna().all()
+
+
+def test_a_run_that_two_experiments_share_counts_once(folder):
+    write(folder, "paper", "mnist_comparison", [run_of("here", 0, 1.0), run_of("here", 1, 3.0)])
+    write(folder, "paper", "mnist_acceleration", [run_of("there", 0, 1.0)])
+    runs = experiments.stored_summaries("paper")
+    assert runs[["label", "seed"]].to_numpy().tolist() == [["here", 0], ["here", 1]]
+
+
+def test_an_unknown_scale_is_refused(folder):
+    with pytest.raises(
+        ValueError, match="unknown scale 'huge', allowed: smoke, quick, narrow, paper"
+    ):
+        experiments.stored_summaries("huge")
+
+
+def test_the_figure_draws_our_numbers_over_the_papers(folder):
+    write(folder, "quick", "fashion_mnist_cnn", [run_of("a", 0, 2.5)])
+    figure = plots.paper_against_ours(
+        experiments.beside_paper(experiments.stored_summaries("quick"))
+    )
+    points = [
+        line.get_xydata().tolist()
+        for ax in figure.axes
+        for line in ax.lines
+        if line.get_marker() == "o" and len(line.get_xydata())
+    ]
+    assert points == [[[1.9, 2.5]], [[89.2, 89.0]]]
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["Table 1"], "what was not measured is not in the legend"
+    plt.close(figure)

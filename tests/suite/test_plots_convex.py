@@ -1,0 +1,220 @@
+"""The figures of notebooks 01 and 02: what is drawn must be what was given."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+
+from bregman import L1, ElasticNet, GroupL12, NonNegativeL1
+from bregman.suite.convex import (
+    LeastSquares,
+    compressed_sensing,
+    gradient_descent,
+    inverse_scale_space_flow,
+    ista,
+    linbreg_path,
+)
+from bregman.suite.plots import convex, scale_space
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return compressed_sensing(torch.Generator().manual_seed(0), m=12, n=20, nonzeros=2)
+
+
+@pytest.fixture(scope="module")
+def flow(problem):
+    return inverse_scale_space_flow(problem, 1.0)
+
+
+@pytest.fixture(scope="module")
+def path(problem, flow):
+    tau = 0.2 / problem.lipschitz
+    steps = int(1.2 * float(flow.times[-1]) / tau)
+    return linbreg_path(problem, L1(1.0), tau, steps, delta=5.0)
+
+
+def lines(ax, label):
+    """The x and y of the line with this label."""
+    (found,) = [line for line in ax.lines if line.get_label() == label]
+    return (np.asarray(data, dtype=float) for data in found.get_data())
+
+
+def test_signals_are_drawn_over_the_data():
+    signal = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
+    states = torch.arange(6, dtype=torch.float64).reshape(2, 3)
+    flows = {"one": ([0.5, 2.0], states), "two": ([0.1, 3.0], states + 1)}
+    axes = scale_space.signal_scale_spaces(signal, flows).axes
+    drawn = [ax.lines[1].get_ydata() for ax in axes]
+    np.testing.assert_array_equal(drawn, torch.cat([states, states + 1]))
+    for ax in axes:
+        np.testing.assert_array_equal(ax.lines[0].get_ydata(), signal)
+    assert [ax.get_title() for ax in axes] == ["$t$ = 0.5", "$t$ = 2", "$t$ = 0.1", "$t$ = 3"]
+    assert axes[2].get_ylabel() == "two"
+    alone = scale_space.signal_scale_spaces(signal, {"one": ([0.5], states[:1])})
+    assert alone.axes[0].get_title() == "one, $t$ = 0.5"
+
+
+def test_images_are_drawn_in_their_places():
+    images = np.random.default_rng(0).random((4, 3, 3))
+    rows = {"up": {"a": images[0], "b": images[1]}, "down": {"c": images[2], "d": images[3]}}
+    axes = scale_space.image_scale_spaces(rows).axes
+    np.testing.assert_array_equal([ax.images[0].get_array() for ax in axes], images)
+    assert [ax.get_title() for ax in axes] == ["a", "b", "c", "d"]
+    assert all(ax.images[0].get_clim() == (0, 1) for ax in axes), "gray values are comparable"
+
+
+def test_tangents_are_told_from_lines_that_are_none():
+    left, middle, right = scale_space.subgradients(L1(0.8), 0.5, [-0.8, 0.3, 1.2]).axes
+    x, y = lines(left, "slope outside")
+    np.testing.assert_allclose(y, 1.2 * x)
+    assert len(left.lines) == 4
+    np.testing.assert_allclose(middle.lines[0].get_ydata(), [-0.8, -0.8, 0.8, 0.8])
+    x, y = lines(right, "prox")
+    np.testing.assert_allclose(y, np.sign(x) * np.maximum(np.abs(x) - 0.4, 0))
+
+
+def test_the_gap_has_the_length_of_the_bregman_distance():
+    cases = {"square": (ElasticNet(0.0, 1.0), 0.5, 0.5, -1.3), "l1": (L1(1.0), 0.0, 0.6, 1.4)}
+    square, absolute = scale_space.bregman_gaps(cases).axes
+    x, y = lines(square, f"$D$ = {1.8**2 / 2:.2f}")
+    np.testing.assert_allclose(x, -1.3)
+    np.testing.assert_allclose(y, [0.5 * (-1.3) + 0.5**2 / 2 - 0.5**2, 1.3**2 / 2])
+    _, y = lines(absolute, "$D$ = 0.56")
+    np.testing.assert_allclose(np.diff(y), 0.4 * 1.4)
+
+
+def test_one_weight_shows_all_four_algorithms():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    problem = LeastSquares(one, one[0])
+    path = linbreg_path(problem, L1(0.6), 0.1, 40, delta=4.0)
+    shrunk, descent = ista(problem, L1(0.6), 0.1, 40), gradient_descent(problem, 0.1, 40)
+    flow = inverse_scale_space_flow(problem, 0.6)
+    left, right = scale_space.one_weight(flow, path, shrunk, descent).axes
+    time, v = lines(left, "LinBreg: $v$")
+    np.testing.assert_allclose(time, 0.1 * np.arange(41), atol=1e-7)
+    np.testing.assert_allclose(v, path.v[:, 0])
+    for label, values in (("LinBreg", path.theta), ("ISTA", shrunk), ("gradient descent", descent)):
+        _, drawn = lines(right, label)
+        np.testing.assert_allclose(drawn, values[:, 0])
+    time, theta = lines(right, "flow")
+    np.testing.assert_allclose(theta, np.where(time < 0.6, 0.0, 1.0))
+
+
+def test_shapes_show_where_the_prox_goes():
+    regs = {"l1": L1(1.0), "group": GroupL12(1.0, dim=0), "nonnegative": NonNegativeL1(1.0)}
+    axes = scale_space.shapes(regs, step=0.5).axes
+    assert [ax.get_title() for ax in axes[:3]] == list(regs)
+    x, y = axes[3].lines[0].get_data()
+    assert {round(float(c), 6) + 0.0 for c in x} == {-1.0, -0.5, 0.0, 0.5, 1.0}
+    x, y = axes[5].lines[0].get_data()
+    assert float(x.min()) == float(y.min()) == 0.0
+
+
+def test_denoising_shows_images_and_residuals():
+    clean, noisy, *results = np.random.default_rng(0).random((5, 4, 6))
+    estimates = dict(zip(("a", "b", "c"), results, strict=True))
+    figure = scale_space.denoising(clean, noisy, estimates, row=2)
+    drawn = {ax.get_title(): ax for ax in figure.axes}
+    np.testing.assert_array_equal(drawn["b"].images[0].get_array(), estimates["b"])
+    residual = drawn["$f - u$, c"].images[0].get_array()
+    np.testing.assert_allclose(residual, (noisy - estimates["c"]) / 0.6 + 0.5)
+    _, cut = lines(drawn["cut along row 2"], "a")
+    np.testing.assert_array_equal(cut, estimates["a"][2])
+
+
+def test_denoising_errors_are_drawn_from_step_one():
+    figure = scale_space.denoising_errors(
+        [3.0, 2.0, 4.0], [5.0, 4.0, 3.0], [0.3, 0.2, 0.1], sigma=4.0, stop=2, rof=(2.5, 3.5, 0.25)
+    )
+    for ax, values in zip(figure.axes, ([3, 2, 4], [5, 4, 3], [30, 20, 10]), strict=True):
+        steps, drawn = lines(ax, "Bregman iteration")
+        np.testing.assert_array_equal(steps, [1, 2, 3])
+        np.testing.assert_allclose(drawn, values)
+        x, _ = lines(ax, "stop: residual $\\leq \\sigma$")
+        assert set(x) == {2.0}
+
+
+def test_paths_and_events(problem, flow, path):
+    proximal = ista(problem, L1(0.1), 1 / problem.lipschitz, 30)
+    bregman, subgrad, prox, counts = convex.sparse_paths(flow, path, proximal).axes
+    dashed = [line.get_xdata()[0] for line in subgrad.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(dashed, flow.times[1:], err_msg="one line per event")
+    columns = [line.get_ydata() for line in bregman.lines if len(line.get_ydata()) == len(path.v)]
+    np.testing.assert_array_equal(np.stack(columns, axis=1), path.theta)
+    np.testing.assert_array_equal(np.stack([x.get_ydata() for x in prox.lines], 1), proximal)
+    _, drawn = lines(counts, "LinBreg")
+    np.testing.assert_array_equal(drawn, (path.theta != 0).sum(1))
+    _, drawn = lines(counts, "ISTA")
+    np.testing.assert_array_equal(drawn, (proximal != 0).sum(1))
+
+
+def test_coefficients_leave_out_zeros(problem, flow):
+    (ax,) = convex.coefficients(problem.truth, {"exact flow": flow.theta[-1]}, "found").axes
+    index, values = lines(ax, "exact flow")
+    np.testing.assert_array_equal(index, flow.theta[-1].nonzero().flatten())
+    np.testing.assert_array_equal(values, flow.theta[-1][flow.theta[-1] != 0])
+    assert ax.get_title() == "found"
+
+
+def test_errors_of_zero_have_a_place_on_a_logarithmic_axis(problem):
+    truth = problem.truth
+    errors = {"Lasso": [0.1, 1.0], "LinBreg": [0.0, 1e-15]}
+    _, right = convex.bias(truth, {"Lasso": 0.9 * truth}, [0.1, 1.0], errors).axes
+    _, drawn = lines(right, "LinBreg")
+    np.testing.assert_array_equal(drawn, [convex.FLOOR, 1e-15])
+    (ax,) = convex.exact_regularization([0.1, 1.0], [0.5, 0.0], 0.4).axes
+    _, drawn = lines(ax, "LinBreg, limit")
+    np.testing.assert_array_equal(drawn, [0.5, convex.FLOOR])
+    x, _ = lines(ax, r"computed threshold $\delta^*$")
+    assert set(x) == {0.4}
+
+
+def test_matrices_share_a_scale_and_hide_exact_zeros():
+    one = torch.tensor([[0.0, 2.0], [-1.0, 0.0]], dtype=torch.float64)
+    first, second, _ = convex.matrices({"a": one, "b": 3 * one}).axes
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (-6, 6)
+    np.testing.assert_array_equal(first.images[0].get_array().mask, one == 0)
+
+
+def test_singular_values_over_time():
+    truth = torch.diag(torch.tensor([2.0, 1.0, 0.0], dtype=torch.float64))
+    problem = LeastSquares(torch.eye(9, dtype=torch.float64), truth.flatten(), shape=(3, 3))
+    path = linbreg_path(problem, L1(0.1), 1.0, 12, delta=2.0)
+    (ax,) = convex.singular_values(path, truth).axes
+    np.testing.assert_allclose([line.get_ydata()[0] for line in ax.lines[:2]], [2, 1])
+    drawn = np.stack([line.get_ydata() for line in ax.lines[2:]], axis=1)
+    np.testing.assert_allclose(drawn, torch.linalg.svdvals(path.theta))
+
+
+def test_the_time_to_stop_is_marked(problem, flow, path):
+    figure = convex.early_stopping(flow, path, problem.truth, 0.2, 1, lasso_error=0.5)
+    for ax, values in zip(
+        figure.axes, ((path.theta - problem.truth).norm(dim=1), path.losses), strict=True
+    ):
+        x, _ = lines(ax, "discrepancy: stop")
+        assert set(x) == {float(flow.times[1])}
+        _, drawn = lines(ax, "LinBreg")
+        np.testing.assert_array_equal(drawn, values[1:])
+
+
+def test_relevant_weights_stand_out(problem, path):
+    curves = {"LinBreg": ([0, 1], [0.7, 0.5]), "Lasso": ([0, 2], [0.7, 0.6])}
+    relevant = problem.truth != 0
+    left, right = convex.classification(path, relevant, curves, 0.4).axes
+    drawn = np.stack([line.get_ydata() for line in left.lines], axis=1)
+    count = int((~relevant).sum())
+    np.testing.assert_array_equal(drawn[:, count:], path.theta[:, relevant])
+    sizes, losses = lines(right, "Lasso")
+    np.testing.assert_array_equal(sizes, [0, 2])
+    np.testing.assert_array_equal(losses, [0.7, 0.6])

@@ -1,0 +1,147 @@
+"""The figures of notebook 07, drawn from invented results: what is shown is what was stored."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.signal import correlate2d
+
+from bregman.suite.experiments import get, paper_reference
+from bregman.suite.plots import fashion_mnist_cnn as figures
+
+ROWS = get("fashion_mnist_cnn").rows
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def arrays(epochs: int = 3) -> dict[str, np.ndarray]:
+    """One more kernel appears with each epoch."""
+    generator = np.random.default_rng(0)
+    kernels = generator.standard_normal((64, 1, 5, 5)).astype(np.float32)
+    kept = {}
+    for epoch in range(epochs + 1):
+        kept[f"kernels_{epoch:03d}"] = np.where(np.arange(64) < epoch, kernels.T, 0).T
+    image = generator.integers(0, 256, (1, 28, 28), dtype=np.uint8)
+    return {"image": image, **kept}
+
+
+def history() -> pd.DataFrame:
+    rows = []
+    for offset, row in enumerate(ROWS):
+        for seed in range(2):
+            for epoch in range(4):
+                for split, metric, value in (
+                    ("validation", "accuracy", 0.8), ("weights", "n_total", 0.1),
+                    ("weights", "kernels_conv1", 20), ("weights", "kernels_conv2", 300),
+                ):  # fmt: skip
+                    factor = 1 + 0.001 * offset + 0.01 * seed + 0.02 * epoch
+                    rows.append((row.label, seed, epoch, split, metric, value * factor))
+    return pd.DataFrame(rows, columns=["run", "seed", "epoch", "split", "metric", "value"])
+
+
+def means(table, metric, run):
+    return table.query("metric == @metric and run == @run").groupby("epoch")["value"].mean()
+
+
+def tiles(mosaic: np.ndarray, side: int) -> np.ndarray:
+    """Cut the 8 x 8 tiles out of a mosaic, with their frames."""
+    pitch = mosaic.shape[0] // 8
+    assert mosaic.shape == (8 * pitch, 8 * pitch)
+    cells = mosaic.reshape(8, pitch, 8, pitch).swapaxes(1, 2).reshape(64, pitch, pitch)
+    edge = (pitch - side) // 2
+    return cells[:, edge:-edge, edge:-edge]
+
+
+def test_figure_1_shows_the_correlations_of_the_image_with_the_kernels():
+    stored = arrays()
+    figure = figures.feature_maps(stored, [0, 1, 3])
+    assert [ax.get_title() for ax in figure.axes] == ["Epoch 0", "Epoch 1", "Epoch 3"]
+    for ax, active in zip(figure.axes, (0, 1, 3), strict=True):
+        maps = tiles(ax.images[0].get_array(), 24)
+        assert (maps[active:] == 1).all(), "blank"
+        for drawn, kernel in zip(maps[:active], stored["kernels_003"][:, 0], strict=False):
+            expected = correlate2d(stored["image"][0].astype(float), kernel, mode="valid")
+            expected = (expected - expected.min()) / (expected.max() - expected.min())
+            np.testing.assert_allclose(drawn, expected, atol=1e-4)
+
+
+def test_a_frame_shows_the_kernels_with_zero_in_the_middle_of_the_grays():
+    stored = arrays()
+    figure = figures.kernel_frame(stored, 2)
+    shown = tiles(figure.axes[0].images[0].get_array(), 25)
+    assert (shown[2:] == 1).all()
+    for drawn, kernel in zip(shown[:2], stored["kernels_003"][:, 0], strict=False):
+        expected = np.kron(0.5 + 0.5 * kernel / np.abs(kernel).max(), np.ones((5, 5)))
+        np.testing.assert_allclose(drawn, expected, atol=1e-6)
+    assert figure.get_suptitle() == "Epoch 2: 2 of 64 kernels"
+
+
+def test_the_animation_has_a_frame_for_every_epoch(tmp_path, monkeypatch):
+    monkeypatch.setenv("BREGMAN_FIGURES", str(tmp_path))
+    path = figures.kernel_animation(arrays(), "kernels", "smoke", seconds=2.0)
+    assert path == tmp_path / "smoke" / "kernels.gif"
+    assert [p.name for p in path.parent.iterdir()] == ["kernels.gif"]
+    with Image.open(path) as animation:
+        assert animation.n_frames == 4
+        assert animation.info["duration"] == 500
+        assert animation.info["loop"] == 0
+    assert not plt.get_fignums()
+
+
+def test_the_growth_is_the_mean_over_the_seeds():
+    table = history()
+    runs = ["LinBreg (groups)", "AdaBreg (groups)"]
+    for ax, layer in zip(figures.kernel_growth(table, runs).axes, ("conv1", "conv2"), strict=True):
+        for line, run in zip(ax.lines, runs, strict=True):
+            np.testing.assert_allclose(line.get_ydata(), means(table, f"kernels_{layer}", run))
+
+
+def test_each_table_has_its_runs_over_the_epochs_and_adam_stands_in_both():
+    table = history()
+    figure = figures.density_over_epochs(table)
+    for i, ax in enumerate(figure.axes):
+        metric, grouped = ("n_total", "accuracy")[i // 2], i % 2 == 1
+        expected = ["Adam"] + [
+            row.label for row in ROWS
+            if ("(groups)" in row.label) == grouped and "Adam" not in row.label
+            and "float32" not in row.label
+        ]  # fmt: skip
+        for line, run in zip(ax.lines, expected, strict=True):
+            np.testing.assert_allclose(line.get_ydata(), 100 * means(table, metric, run))
+
+
+def test_ours_is_filled_and_the_papers_is_hollow():
+    reference = paper_reference().set_index(["artifact", "strategy", "optimizer"])
+    measures = ("n_total_pct", "n_linear_pct", "n_conv_pct")
+    rows = []
+    for seed in range(2):
+        for i, row in enumerate(ROWS):
+            identity = {name: getattr(row, name) for name in ("artifact", "strategy", "optimizer")}
+            values = dict.fromkeys(measures, 3.0 + i + seed)
+            test = {"label": row.label, "test_acc_pct": 85.0 + 0.1 * i + seed}
+            rows.append({**identity, **values, **test})
+    figure = figures.accuracy_against_density(pd.DataFrame(rows))
+    panels = zip(figure.axes, ("Table 1", "Table 2", "Table 2"), measures, strict=True)
+    for ax, artifact, measure in panels:
+        chosen = [
+            (i, row) for i, row in enumerate(ROWS)
+            if row.artifact == artifact and "float32" not in row.label
+        ]  # fmt: skip
+        filled = [line for line in ax.lines if line.get_marker() == "o"][::2]
+        hollow = [line for line in ax.lines if line.get_marker() == "o"][1::2]
+        for (i, row), ours, theirs in zip(chosen, filled, hollow, strict=True):
+            assert ours.get_xydata() == pytest.approx(np.array([[3.5 + i, 85.5 + 0.1 * i]]))
+            known = reference.loc[(artifact, row.strategy, row.optimizer)]
+            assert theirs.get_xydata() == pytest.approx(
+                np.array([[known[measure], known["test_acc_pct"]]])
+            )
+            assert theirs.get_markerfacecolor() == "white" != ours.get_markerfacecolor()
