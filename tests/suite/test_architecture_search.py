@@ -18,7 +18,7 @@ from bregman import L1, AdaBreg, GroupL12
 from bregman.suite import plots
 from bregman.suite.experiments import architecture_search as search
 from bregman.suite.models import SkipMLP
-from bregman.suite.plots.style import BLUE, VERMILION
+from bregman.suite.plots.style import BLUE, RED
 
 EXPERIMENT = search.EXPERIMENT
 
@@ -216,7 +216,7 @@ def test_a_drawing_shows_active_neurons_and_skips_by_sign(history):
     by_ends = {(p.center[0], p.width): p for p in arcs[1]}
     short, long = by_ends[0.5, 1], by_ends[1.0, 2]
     assert matplotlib.colors.to_hex(short.get_edgecolor()) == BLUE.lower()
-    assert matplotlib.colors.to_hex(long.get_edgecolor()) == VERMILION.lower()
+    assert matplotlib.colors.to_hex(long.get_edgecolor()) == RED.lower()
     assert short.center[1] > 0 > long.center[1], "positive above, negative below"
     assert short.get_linewidth() > long.get_linewidth()
     assert {text.get_text() for text in right.texts} == {"+0.50", "\N{MINUS SIGN}0.25"}

@@ -19,15 +19,15 @@ from bregman.suite.plots.style import (
     BLUE,
     GRAY,
     GREEN,
-    ORANGE,
+    OCHRE,
     PINK,
     PURPLE,
+    RED,
     STYLE,
-    VERMILION,
 )
 
 LABELLED = 6
-PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, PINK)
+PALETTE = (BLUE, RED, GREEN, PURPLE, OCHRE, PINK)
 
 
 def architecture_networks(history: pd.DataFrame, runs: Sequence[str]) -> Figure:
@@ -196,7 +196,7 @@ def _draw_network(ax: Axes, neurons: np.ndarray, skips: np.ndarray) -> None:
                 theta1=0 if side > 0 else 180,
                 theta2=180 if side > 0 else 360,
                 lw=0.5 + 3 * strength[i, j] / strength.max(),
-                color=BLUE if side > 0 else VERMILION,
+                color=BLUE if side > 0 else RED,
                 alpha=0.85,
             )
         )
@@ -221,7 +221,7 @@ def _draw_network(ax: Axes, neurons: np.ndarray, skips: np.ndarray) -> None:
 
 
 def _sign_legend(fig: Figure) -> None:
-    lines = [Line2D([], [], color=color, lw=2) for color in (BLUE, VERMILION)]
+    lines = [Line2D([], [], color=color, lw=2) for color in (BLUE, RED)]
     fig.legend(lines, ["positive skip", "negative skip"], loc="outside upper center", ncols=2)
 
 

@@ -10,12 +10,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from bregman.suite.experiments import paper_reference
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, PINK, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, PINK, RED, STYLE
 
 COLORS = {
     "SGD": GRAY,
     "Adam": BLACK,
-    "Lasso": VERMILION,
+    "Lasso": RED,
     "LinBreg": BLUE,
     "LinBreg β=0.9": GREEN,
     "AdaBreg": PINK,

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from bregman.regularizers import L1
 from bregman.suite.convex import ExactFlow, Path
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, ORANGE, PINK, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, OCHRE, PINK, RED, STYLE
 
 # what stands for zero on a logarithmic axis
 FLOOR = 1e-16
-_COLORS = {"LinBreg": PINK, "Lasso": VERMILION, "ISTA": VERMILION, "exact flow": BLACK}
+_COLORS = {"LinBreg": PINK, "Lasso": RED, "ISTA": RED, "exact flow": BLACK}
 
 
 def sparse_paths(flow: ExactFlow, path: Path, ista: Tensor) -> Figure:
@@ -45,7 +45,7 @@ def sparse_paths(flow: ExactFlow, path: Path, ista: Tensor) -> Figure:
         (bregman, subgrad), (prox, counts) = axes
         for ax in (bregman, subgrad):
             for event in events:
-                ax.axvline(event, color=ORANGE, ls="--", lw=0.9)
+                ax.axvline(event, color=OCHRE, ls="--", lw=0.9)
         _lines(bregman, clock, path.theta, PINK, "LinBreg", lw=1.5)
         _lines(bregman, fine, flow.theta_at(fine), BLACK, "exact flow", lw=0.9)
         bregman.set(title=r"$\theta$ along LinBreg and the flow", xlabel=r"time $t = k\tau$")
@@ -61,11 +61,11 @@ def sparse_paths(flow: ExactFlow, path: Path, ista: Tensor) -> Figure:
         subgrad.set_yticklabels((r"$-\lambda$", "0", r"$\lambda$"))
         _legend(subgrad)
         steps = torch.arange(len(ista))
-        _lines(prox, steps, ista, VERMILION, "ISTA", lw=0.9)
+        _lines(prox, steps, ista, RED, "ISTA", lw=0.9)
         prox.set(title=r"$\theta$ along ISTA", xlabel="iteration $k$", ylabel=r"$\theta_i$")
         prox.set(xscale="symlog", xlim=(0, len(ista) - 1), ylim=bregman.get_ylim())
         _legend(prox)
-        counts.plot(steps, (ista != 0).sum(1), color=VERMILION, label="ISTA")
+        counts.plot(steps, (ista != 0).sum(1), color=RED, label="ISTA")
         counts.plot(path.iterations, (path.theta != 0).sum(1), color=PINK, label="LinBreg")
         counts.axhline(len(found), color=BLUE, ls=":", lw=1.6, label="truth")
         counts.set(title="non-zero entries", xlabel="iteration $k$", xscale="symlog")
@@ -228,12 +228,12 @@ def early_stopping(
             (left, errors, (path.theta - truth).norm(dim=1)),
             (right, losses, path.losses),
         ):
-            ax.axvline(float(flow.times[stop]), color=ORANGE, ls="--", label="discrepancy: stop")
+            ax.axvline(float(flow.times[stop]), color=OCHRE, ls="--", label="discrepancy: stop")
             ax.plot(clock[1:], iterated[1:], color=PINK, lw=1.6, label="LinBreg")
             ax.step(fine, exact, color=BLACK, lw=1, where="post", label="exact flow")
             ax.set(xlabel=r"time $t = k\tau$", xscale="log", xlim=(float(fine[0]), end))
         if lasso_error is not None:
-            left.axhline(lasso_error, color=VERMILION, ls=":", lw=1.6, label="best Lasso")
+            left.axhline(lasso_error, color=RED, ls=":", lw=1.6, label="best Lasso")
         right.axhline(noise_loss, color=BLUE, ls=":", lw=1.6, label="loss of the noise alone")
         left.set(title=r"error $\|\theta - \theta_{\mathrm{true}}\|$", ylim=(0, None))
         right.set(title=r"loss $\mathcal{L}(\theta)$", yscale="log")

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 from PIL import Image
 
 from bregman.suite.paths import figures_dir, replacing
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, ORANGE, PINK, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, OCHRE, PINK, RED, STYLE
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -26,8 +26,8 @@ PAPER = "bone_r"
 PALETTE = {
     "AdaBreg": BLUE,
     "LinBreg": PINK,
-    "Adam": VERMILION,
-    "Adam (gain 0.5)": ORANGE,
+    "Adam": RED,
+    "Adam (gain 0.5)": OCHRE,
     "SGD": BLACK,
 }
 

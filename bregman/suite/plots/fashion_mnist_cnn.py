@@ -20,13 +20,13 @@ from PIL import Image
 
 from bregman.suite.experiments import paper_reference
 from bregman.suite.paths import figures_dir, replacing
-from bregman.suite.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, PURPLE, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GREEN, OCHRE, PINK, PURPLE, RED, STYLE
 
 COLORS = {
     "Adam": BLACK,
     "Pruning": PURPLE,
-    "Lasso": VERMILION,
-    "ProxGD": ORANGE,
+    "Lasso": RED,
+    "ProxGD": OCHRE,
     "LinBreg": BLUE,
     "LinBreg β=0.9": GREEN,
     "AdaBreg": PINK,

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bregman.suite.plots.style import BLACK, BLUE, GREEN, ORANGE, PINK, PURPLE, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GREEN, OCHRE, PINK, PURPLE, RED, STYLE
 
-COLORS = {"dense": BLACK, "masked": VERMILION, "rescaled": BLUE}
+COLORS = {"dense": BLACK, "masked": RED, "rescaled": BLUE}
 FORMULA = (0, (3, 1.5))
 
 Array = npt.NDArray[np.floating]
@@ -58,7 +58,7 @@ def variance_ratios(table: pd.DataFrame) -> Figure:
         fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.2 * len(table)))
         ax.barh(rows, 4 * table["error"], left=1 - 2 * table["error"], color="#BBBBBB", height=0.6)
         ax.axvline(1, color=BLACK, ls=FORMULA)
-        for r, color in zip(densities, (VERMILION, BLUE, GREEN, PINK), strict=False):
+        for r, color in zip(densities, (RED, BLUE, GREEN, PINK), strict=False):
             chosen = (table["r"] == r).to_numpy()
             ax.plot(
                 table["ratio"][chosen], np.flatnonzero(chosen), color=color, marker="o", ms=4.5,
@@ -107,7 +107,7 @@ def through_depth(
                 )
                 if name in formulas.get(key, {}):
                     expected = formulas[key][name]
-                    ax.semilogy(layers, expected, color=ORANGE, ls=FORMULA, lw=1.1, zorder=3)
+                    ax.semilogy(layers, expected, color=OCHRE, ls=FORMULA, lw=1.1, zorder=3)
             ax.set(title=", ".join(key), xlabel="layer")
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.minorticks_off()
@@ -115,7 +115,7 @@ def through_depth(
             ax.set(ylabel="variance")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         if any(formulas.values()):
-            handles.append(Line2D([], [], color=ORANGE, ls=FORMULA, lw=1.1))
+            handles.append(Line2D([], [], color=OCHRE, ls=FORMULA, lw=1.1))
             labels.append("formula")
         fig.legend(handles, labels, loc="outside upper center", ncols=len(labels), title=title)
     return fig
@@ -155,7 +155,7 @@ def revival(alive: Mapping[str, Sequence[int]], distinct: Mapping[str, Sequence[
     Returns:
         Two panels.
     """
-    colors = dict(zip(alive, (VERMILION, ORANGE, BLUE, PURPLE), strict=False))
+    colors = dict(zip(alive, (RED, OCHRE, BLUE, PURPLE), strict=False))
     marks = dict(zip(alive, "s^oD", strict=False))
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.0), sharey=True)

@@ -14,11 +14,11 @@ from bregman.suite.plots.style import (
     BLUE,
     GRAY,
     GREEN,
-    ORANGE,
+    OCHRE,
     PINK,
     PURPLE,
+    RED,
     STYLE,
-    VERMILION,
 )
 
 
@@ -34,7 +34,7 @@ def mnist_comparison(history: pd.DataFrame) -> Figure:
     """
     history = history[~history["run"].str.contains("τ")]
     runs = list(history["run"].unique())
-    palette = dict(zip(runs, [BLACK, BLUE, GREEN, PINK, VERMILION, ORANGE, PURPLE], strict=True))
+    palette = dict(zip(runs, [BLACK, BLUE, GREEN, PINK, RED, OCHRE, PURPLE], strict=True))
     dashes = {run: (1, 1) if run.startswith("ProxGD") else "" for run in runs}
     look = {"hue": "run", "style": "run", "palette": palette, "dashes": dashes}
     with plt.style.context(STYLE):
@@ -64,7 +64,7 @@ def mnist_acceleration(history: pd.DataFrame) -> Figure:
         deviation.
     """
     runs = list(history["run"].unique())
-    palette = dict(zip(runs, [GRAY, PINK, GREEN, ORANGE, BLUE], strict=True))
+    palette = dict(zip(runs, [GRAY, PINK, GREEN, OCHRE, BLUE], strict=True))
     look = {"hue": "run", "palette": palette, "errorbar": "sd"}
     sparse = history.query("run != 'SGD' and split == 'weights' and metric == 'n_total'")
     # as in the paper, but what lies between its two axes must not vanish from sight

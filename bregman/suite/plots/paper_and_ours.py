@@ -5,12 +5,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from bregman.suite.plots.style import BLUE, GRAY, GREEN, PINK, PURPLE, STYLE, VERMILION
+from bregman.suite.plots.style import BLUE, GRAY, GREEN, PINK, PURPLE, RED, STYLE
 
 COLORS = {
     "Figure 2": BLUE,
     "Figure 3": GREEN,
-    "Table 1": VERMILION,
+    "Table 1": RED,
     "Table 2": PINK,
     "Table 3": PURPLE,
 }

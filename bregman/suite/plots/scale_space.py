@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bregman.regularizers import L1, Regularizer
 from bregman.suite.convex import ExactFlow, Path, bregman_distance
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
 
 
 def signal_scale_spaces(
@@ -37,7 +37,7 @@ def signal_scale_spaces(
         fig, axes = plt.subplots(
             rows, cols, figsize=(7.2, 1.25 * rows + 0.45), sharex=True, sharey=True, squeeze=False
         )
-        panels, colors = iter(axes.flat), (GREEN, VERMILION, BLACK)
+        panels, colors = iter(axes.flat), (GREEN, RED, BLACK)
         for color, (name, (times, states)) in zip(colors, flows.items(), strict=False):
             for k, (time, state) in enumerate(zip(times, states, strict=True)):
                 ax = next(panels)
@@ -100,7 +100,7 @@ def subgradients(reg: L1, step: float, slopes: Sequence[float]) -> Figure:
         middle.set(yticks=(-lam, 0, lam), ylim=(-1.6 * lam, 1.6 * lam))
         middle.set_yticklabels((r"$-\lambda$", "0", r"$\lambda$"))
         right.plot(x, x, color=GRAY, ls="--", label="identity")
-        right.plot(x, reg.prox(x, step), color=VERMILION, lw=2, label="prox")
+        right.plot(x, reg.prox(x, step), color=RED, lw=2, label="prox")
         right.set(title=r"shrinkage $\mathrm{prox}_{sJ}(x)$", xlabel="$x$")
         right.legend(loc="upper left")
     return fig
@@ -164,7 +164,7 @@ def one_weight(flow: ExactFlow, path: Path, ista: Tensor, descent: Tensor) -> Fi
         left.legend(loc="lower right")
         times = tau * torch.arange(len(ista))
         right.plot(times, descent[:, 0], color=GRAY, lw=1.8, label="gradient descent")
-        right.plot(times, ista[:, 0], ":", color=VERMILION, lw=1.8, label="ISTA")
+        right.plot(times, ista[:, 0], ":", color=RED, lw=1.8, label="ISTA")
         right.plot(fine, flow.theta_at(fine)[:, 0], color=BLACK, label="flow")
         right.plot(clock, path.theta[:, 0], ".-", color=PINK, ms=3, lw=0.8, label="LinBreg")
         right.set(title=r"the weight $\theta$", xlabel=r"time $t = k\tau$")
@@ -200,7 +200,7 @@ def shapes(regs: Mapping[str, Regularizer], step: float) -> Figure:
             move = moved - points
             lower.quiver(*points.T, *move.T, angles="xy", scale_units="xy", scale=1, color=GRAY,
                          width=0.009, headwidth=4)  # fmt: skip
-            lower.plot(*moved.T, "o", color=VERMILION, ms=2.4)
+            lower.plot(*moved.T, "o", color=RED, ms=2.4)
             upper.set_title(title)
             for ax in (upper, lower):
                 ax.set(aspect="equal", xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), xticks=(-1, 0, 1))
@@ -224,7 +224,7 @@ def denoising(
     Returns:
         Five images, three residuals f - u on the scale +-0.3, and the cut.
     """
-    colors = (ORANGE, VERMILION, BLUE)
+    colors = (OCHRE, RED, BLUE)
     data: NDArray[np.float64] = np.asarray(noisy)
     with plt.style.context(STYLE):
         fig = plt.figure(figsize=(7.2, 3.4))
@@ -277,7 +277,7 @@ def denoising_errors(
         fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.5), sharex=True)
         for ax, title, curve, mark in zip(axes, titles, values, marks, strict=True):
             ax.axvline(stop, color=GRAY, ls="--", lw=1.2, label="stop: residual $\\leq \\sigma$")
-            ax.axhline(mark, color=VERMILION, ls=":", lw=1.6, label="best ROF")
+            ax.axhline(mark, color=RED, ls=":", lw=1.6, label="best ROF")
             ax.plot(steps, curve, ".-", color=BLUE, label="Bregman iteration")
             ax.set(title=title, xlabel="Bregman step $k$", xticks=steps[:: len(steps) // 5 or 1])
         axes[0].axhline(sigma, color=BLACK, lw=0.8)

@@ -13,8 +13,21 @@ from bregman.suite.paths import figures_dir, replacing
 
 STYLE = str(resources.files("bregman.suite.plots") / "paper.mplstyle")
 
-BLACK, BLUE, GREEN, PINK = "#333333", "#0072B2", "#009E73", "#D81B60"
-VERMILION, ORANGE, PURPLE, GRAY = "#D55E00", "#E69F00", "#5D3A9B", "#999999"
+# each has a contrast of at least 3 on white, each two differ for the colour-blind (tested)
+BLACK, GRAY, BLUE, GREEN = "#111111", "#7F7F7F", "#00518C", "#2F9E5C"
+PINK, RED, OCHRE, PURPLE = "#A6114F", "#8C1900", "#B26B00", "#230959"
+
+# one colour per algorithm, in all notebooks
+PALETTE = {
+    "SGD": GRAY,
+    "Adam": BLACK,
+    "LinBreg": BLUE,
+    "LinBreg β=0.9": GREEN,
+    "AdaBreg": PINK,
+    "ProxGD": RED,
+    "Lasso": OCHRE,
+    "Pruning": PURPLE,
+}
 
 
 def save(fig: Figure, name: str, scale: str) -> Path:

@@ -15,10 +15,10 @@ from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from bregman.suite.convex.theory import Bound
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, ORANGE, PINK, STYLE, VERMILION
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
 
-EXACT, NOISY = BLUE, VERMILION
-STEPS = (BLUE, GREEN, PINK, ORANGE, VERMILION)
+EXACT, NOISY = BLUE, RED
+STEPS = (BLUE, GREEN, PINK, OCHRE, RED)
 BOUND = (0, (3, 1.5))
 
 # in parts of the first value: what is smaller is rounding of float64
@@ -262,13 +262,13 @@ def example_1(theta: Tensor, v: Tensor, slopes: Tensor) -> Figure:
         left.plot(
             theta, (theta + 1) ** 2, color=EXACT, marker="o", ms=4, lw=0.8, label=r"$\theta^k$"
         )
-        left.plot(-1, 0, color=VERMILION, marker="*", ms=10, ls="", label="minimizer, out of reach")
+        left.plot(-1, 0, color=RED, marker="*", ms=10, ls="", label="minimizer, out of reach")
         left.set(xlabel=r"$\theta$", xlim=(x[0], x[-1]), ylim=(-0.6, None))
         left.legend(loc="upper left")
         right.axhline(0, color=BLACK, lw=0.6)
         for values, color, label in (
             (theta, EXACT, r"$\theta^k$"),
-            (slopes, VERMILION, r"$\mathcal{L}'(\theta^k)$"),
+            (slopes, RED, r"$\mathcal{L}'(\theta^k)$"),
             (v, GREEN, r"$v^k$"),
         ):
             right.plot(values, color=color, label=label)

@@ -14,22 +14,22 @@ from bregman.suite.plots.style import (
     BLUE,
     GRAY,
     GREEN,
-    ORANGE,
+    OCHRE,
     PINK,
     PURPLE,
+    RED,
     STYLE,
-    VERMILION,
 )
 
 METHODS: dict[str, dict[str, Any]] = {
     "LinBreg": {"color": BLUE, "marker": "o"},
     "LinBreg, frozen steps": {"color": BLUE, "marker": "o", "mfc": "white", "ls": "--"},
-    "RigL": {"color": VERMILION, "marker": "s"},
-    "SET": {"color": ORANGE, "marker": "D"},
+    "RigL": {"color": RED, "marker": "s"},
+    "SET": {"color": OCHRE, "marker": "D"},
     "static": {"color": PURPLE, "marker": "v"},
     "pruning": {"color": GREEN, "marker": "^"},
 }
-SEQUENCE = (BLUE, GREEN, ORANGE, PINK, PURPLE, BLACK)
+SEQUENCE = (BLUE, GREEN, OCHRE, PINK, PURPLE, BLACK)
 PERCENT = FuncFormatter(lambda value, _: f"{value:g}")
 
 
