@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bregman.layers import weight_layers
+from bregman.layers import weights
 
 
 @torch.no_grad()
@@ -27,6 +27,12 @@ def sparse_init_(
     for odd activations (Glorot). Biases are dense; they start in [0, b], b = 1 / sqrt(n_in), so
     that the ReLU neurons without weights are not dead and not all alike.
 
+    Attention, recurrent, transposed and foreign layers are drawn alike, each matrix that is packed
+    into a weight by itself. Left as they are: embeddings (``bregman.layers.weights`` says what
+    counts as one), frozen weights, and the biases of layers with more than one weight. Behind a
+    parametrization the parameter is drawn: a weight norm gets v and g of W, a spectral norm scales
+    W, and what ``torch.nn.utils.prune`` masked stays zero.
+
     Args:
         module: a linear or convolution layer, or a module that contains some; changed in place.
         density: r in (0, 1], the expected share of groups that are not zero.
@@ -39,10 +45,11 @@ def sparse_init_(
             device, so a CPU generator gives the same weights on every device.
 
     Raises:
-        ValueError: an argument is out of range, or module has no linear or convolution layer.
+        ValueError: an argument is out of range, a weight has no entries, a parametrization can't
+            hold zeros, or module has no linear or convolution layer that could be drawn.
 
     Warns:
-        UserWarning: a layer drew no non-zero weight at all; it is named.
+        UserWarning: a layer drew no non-zero weight at all, or a weight is shared; it is named.
     """
     for name, value, allowed in (
         ("bias", bias, ("positive", "symmetric", "zero")),
@@ -55,34 +62,54 @@ def sparse_init_(
         raise ValueError(f"density must be in (0, 1], got {density}")
     if not 0 < gain < math.inf:
         raise ValueError(f"gain must be positive and finite, got {gain}")
-    layers = list(weight_layers(module))
-    if not layers:
+    found = [weight for weight in weights(module) if weight.trained]
+    drawn = [weight for weight in found if weight.kind != "embedding"]
+    if not drawn:
         raise ValueError(
             f"{type(module).__name__} has no linear or convolution layer to initialize"
         )
+    for weight in drawn:
+        if weight.parameter.numel() == 0:
+            raise ValueError(
+                f"layer {weight.name!r} must have at least one weight, got shape "
+                f"{tuple(weight.parameter.shape)}"
+            )
+    for weight in found:
+        if weight.shared:
+            names = [repr(name) for name in (weight.name, *(name for name, _ in weight.shared))]
+            _warn(
+                f"layers {', '.join(names)} share one weight: "
+                + ("drawn once" if weight in drawn else "an embedding, it is left as it is")
+            )
 
     device = generator.device if generator is not None else torch.device("cpu")
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, device=device)
 
-    for name, layer in layers:
-        weight = layer.weight
-        n_in = weight[0].numel()
-        n_out = weight.shape[0] * weight[0, 0].numel()
+    for weight in drawn:
+        shape = weight.rows(weight.parameter).shape
+        n_in, n_out = weight.fans
         alpha = 2 / n_in if nonlinearity == "relu" else 2 / (n_in + n_out)
-        grouped = {"entry": weight.dim(), "kernel": 2, "row": 1}[group]
-        mask_shape = weight.shape[:grouped] + (1,) * (weight.dim() - grouped)
-        mask = uniform(*mask_shape) < density
-        dense = torch.randn(weight.shape, generator=generator, device=device)
-        weight.copy_(gain * math.sqrt(alpha / density) * dense * mask)
+        kernel = 2 if weight.kind == "conv" else len(shape)
+        grouped = {"entry": len(shape), "kernel": kernel, "row": 1}[group]
+        mask = uniform(*shape[:grouped], *(1 for _ in shape[grouped:])) < density
+        dense = torch.randn(shape, generator=generator, device=device)
+        rows = gain * math.sqrt(alpha / density) * dense * mask
+        weight.assign(weight.from_rows(rows).to(weight.parameter))
         if not mask.any():
-            warnings.warn(
-                f"sparse_init_: layer {name or type(layer).__name__!r} of shape "
-                f"{tuple(weight.shape)} starts entirely at zero (density {density} per {group})",
-                stacklevel=3,  # the caller's line, past torch's decorator
+            _warn(
+                f"layer {weight.name or type(weight.layer).__name__!r} of shape "
+                f"{tuple(weight.parameter.shape)} starts entirely at zero (density {density} per "
+                f"{group})"
             )
-        if layer.bias is not None:
-            low, high = {"positive": (0, 1), "symmetric": (-1, 1), "zero": (0, 0)}[bias]
-            draw = uniform(*layer.bias.shape)
-            layer.bias.copy_((low + (high - low) * draw) / math.sqrt(n_in))
+        for layer in (weight.layer, *(layer for _, layer in weight.shared)):
+            biases = dict(layer.named_parameters(recurse=False)).get("bias")
+            if weight.attribute == "weight" and biases is not None and biases.requires_grad:
+                low, high = {"positive": (0, 1), "symmetric": (-1, 1), "zero": (0, 0)}[bias]
+                draw = uniform(*biases.shape)
+                biases.copy_((low + (high - low) * draw) / math.sqrt(n_in))
+
+
+def _warn(message: str) -> None:
+    warnings.warn(f"sparse_init_: {message}", stacklevel=4)  # the caller's line, past a decorator

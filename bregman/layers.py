@@ -1,13 +1,344 @@
-"""A model's layers with weights, and its parameters sorted into groups by kind of layer."""
+"""The weights of a model: one notion of them for groups, initialization, measures, thresholding.
 
+A weight is what a layer multiplies with (or looks up, or adds), of two or more dimensions; the
+parameter behind it is what is trained. Mostly the two are the same tensor, but not under
+``weight_norm``, ``torch.nn.utils.prune`` or any other parametrization.
+"""
+
+import dataclasses
+import math
+import warnings
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
-from bregman.regularizers import Regularizer
+from bregman.regularizers import Regularizer, Zero
 
 CONV = nn.Conv1d | nn.Conv2d | nn.Conv3d
+TRANSPOSED = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+RECURRENT = nn.RNNBase | nn.RNNCellBase
+Kind = Literal["linear", "conv", "embedding"]
+
+# as many as torch takes for the first estimate of a spectral norm
+_POWER_ITERATIONS = 15
+
+_TYPES: tuple[tuple[Kind, Any], ...] = (
+    ("linear", nn.Linear | nn.Bilinear | nn.MultiheadAttention | RECURRENT),
+    ("conv", CONV | TRANSPOSED),
+    ("embedding", nn.Embedding | nn.EmbeddingBag),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight: where it is, what it is, and the parameter behind it.
+
+    Attributes:
+        name: the layer's name, followed by the weight's own where that is not "weight":
+            "fc1", "encoder.self_attn.in_proj_weight", "lstm.weight_ih_l0".
+        layer: the module that has it.
+        attribute: its name there.
+        parameter: what is trained, of the weight's shape: v of a weight norm, the tensor before the
+            mask of a pruning, else the weight itself.
+        kind: "linear" (attention, recurrent and foreign layers too), "conv" (transposed ones too),
+            or "embedding": what is looked up or added, such as tables of tokens and positions.
+        magnitude: g of a weight norm, None without one.
+        shared: the other places of the same parameter, as (name, layer).
+    """
+
+    name: str
+    layer: nn.Module
+    attribute: str
+    parameter: nn.Parameter
+    kind: Kind
+    magnitude: nn.Parameter | None = None
+    shared: tuple[tuple[str, nn.Module], ...] = ()
+
+    @property
+    def trained(self) -> bool:
+        """Whether the parameter requires a gradient; what does not is left as it is."""
+        return self.parameter.requires_grad
+
+    @property
+    def value(self) -> Tensor:
+        """What the layer computes with at present, without a gradient."""
+        with torch.no_grad():
+            if (made := self._parametrization) is not None:
+                # a spectral norm that is read in train mode goes on with its power iteration
+                with modes_kept(made):
+                    return made.eval()()
+            if (hook := _hooks(self.layer).get(self.attribute)) is not None:
+                hook(self.layer, ())
+            return getattr(self.layer, self.attribute).detach()
+
+    @torch.no_grad()
+    def assign(self, value: Tensor) -> None:
+        """Give the weight another value, through the parameter behind it.
+
+        Args:
+            value: of the weight's shape. Zeros become zeros. A spectral norm scales the rest, and
+                what was pruned stays zero. Where all that one magnitude of a weight norm scales is
+                zero, v keeps its largest entry, since 0/0 is no direction, and g is zero.
+
+        Raises:
+            ValueError: the layer's parametrization makes something else of zeros; nothing changes.
+        """
+        before = self.parameter.clone()
+        self.parameter.copy_(value)
+        if self.magnitude is not None:
+            self._set_direction_and_magnitude(before, value)
+        if dict(self.layer.named_parameters(recurse=False)).get(self.attribute) is self.parameter:
+            return
+        self._estimate_spectral_norm()
+        made = self.value
+        if (made[value == 0] != 0).any() or not made[value.isfinite()].isfinite().all():
+            self.parameter.copy_(before)
+            raise ValueError(
+                f"layer {self.name!r} can't take these zeros: its parametrization makes other "
+                "numbers of them"
+            )
+
+    def zero_(self, where: Tensor) -> None:
+        """Set entries to zero; the others stay, but for a spectral norm's factor.
+
+        Args:
+            where: of the weight's shape, True for zero.
+
+        Raises:
+            ValueError: as in ``assign``.
+        """
+        before = self.parameter if self.magnitude is None else self.value
+        self.assign(before.detach().masked_fill(where, 0))
+
+    def _set_direction_and_magnitude(self, before: Tensor, value: Tensor) -> None:
+        assert self.magnitude is not None
+        # of the dimensions that share one magnitude, as torch.norm_except_dim has them
+        single = self.magnitude.dim() == 0
+        dims = [d for d in range(value.dim()) if single or self.magnitude.shape[d] == 1]
+        norms = torch.linalg.vector_norm(value, dim=dims, keepdim=True)
+        self.magnitude.copy_(norms.view_as(self.magnitude))
+        sizes = before.abs()
+        kept = (norms == 0) & (sizes == sizes.amax(dims, keepdim=True))
+        self.parameter.copy_(torch.where(kept, before.masked_fill(before == 0, 1), value))
+
+    def _estimate_spectral_norm(self) -> None:
+        made = self._parametrization
+        if made and any(isinstance(p, parametrizations._SpectralNorm) for p in made):
+            with modes_kept(made):
+                made.train()
+                for _ in range(_POWER_ITERATIONS):
+                    made()
+
+    @property
+    def _parametrization(self) -> parametrize.ParametrizationList | None:
+        if not parametrize.is_parametrized(self.layer, self.attribute):
+            return None
+        made = self.layer.get_submodule(f"parametrizations.{self.attribute}")
+        assert isinstance(made, parametrize.ParametrizationList)
+        return made
+
+    @property
+    def blocks(self) -> int:
+        """How many matrices lie below one another: groups, gates, query with key and value."""
+        layer, shape = self.layer, self.parameter.shape
+        if isinstance(layer, CONV | TRANSPOSED):
+            return layer.groups
+        if isinstance(layer, nn.MultiheadAttention) and self.attribute == "in_proj_weight":
+            return 3
+        if isinstance(layer, RECURRENT) and "_hr_" not in self.attribute:
+            return shape[0] // layer.hidden_size
+        return math.prod(shape[:-2]) if self._stacked else 1
+
+    @property
+    def inputs_first(self) -> bool:
+        """Whether the weight is stored as (in, out, ...) instead of torch's (out, in, ...)."""
+        layer, shape = self.layer, self.parameter.shape
+        if self.attribute != "weight" or isinstance(layer, nn.Linear):
+            return False
+        if isinstance(layer, TRANSPOSED) or (len(shape) == 2 and _is_conv1d(layer)):
+            return True
+        bias = getattr(layer, "bias", None)
+        n_bias = len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else None
+        return self._foreign and len(shape) == 2 and shape[0] != n_bias == shape[1]
+
+    def rows(self, value: Tensor) -> Tensor:
+        """A tensor of the weight's shape as (out, in per group, ...): a row per neuron or filter.
+
+        Args:
+            value: of the weight's shape.
+        """
+        if self._stacked:
+            return value.flatten(0, -2)
+        return swap_channels(value, self._groups) if self.inputs_first else value
+
+    def from_rows(self, rows: Tensor) -> Tensor:
+        """The inverse of ``rows``."""
+        turned = swap_channels(rows, self._groups) if self.inputs_first else rows
+        return turned.reshape(self.parameter.shape)
+
+    def inputs(self, value: Tensor) -> Tensor:
+        """The same as (in, out per group, ...): a row per input of the layer."""
+        return swap_channels(self.rows(value), self._groups)
+
+    @property
+    def fans(self) -> tuple[float, float]:
+        """n_in, n_out: the weights that lead into one output entry, and out of one input entry.
+
+        On the average over the entries where a transposed convolution has a stride. That of a
+        convolution does not count in n_out, as is usual.
+        """
+        rows = self.rows(self.parameter)
+        n_in: float = rows[0].numel()
+        n_out = rows.shape[0] // self.blocks
+        if self.kind == "conv":
+            n_out *= rows[0, 0].numel()
+        if isinstance(self.layer, TRANSPOSED):
+            n_in /= math.prod(self.layer.stride)
+        return n_in, n_out
+
+    @property
+    def _groups(self) -> int:
+        return self.blocks if isinstance(self.layer, CONV | TRANSPOSED) else 1
+
+    @property
+    def _foreign(self) -> bool:
+        return not any(isinstance(self.layer, types) for _, types in _TYPES)
+
+    @property
+    def _stacked(self) -> bool:
+        # such as the matrices of several experts
+        return self.kind == "linear" and self._foreign and self.parameter.dim() > 2
+
+
+def swap_channels(x: Tensor, groups: int) -> Tensor:
+    """(out, in per group, ...) to (in, out per group, ...), and back."""
+    split = x.unflatten(0, (groups, x.shape[0] // groups)).transpose(1, 2)
+    return split.flatten(0, 1)
+
+
+def weights(model: nn.Module) -> list[Weight]:
+    """Every weight of a model, shared ones once, in the order of definition.
+
+    That is every parameter of two or more dimensions but those of normalization layers, in any
+    module. What a module of an unknown type has counts as "embedding" if it is named so (or token,
+    position, bias) or is broadcast (one dimension that is not 1, or a first one that is); as "conv"
+    if the module has a ``kernel_size`` or the parameter four dimensions or more; else as "linear",
+    in rows (out, in), or (in, out) for a module whose bias or whose name, Conv1D, says so. A
+    parameter that is an embedding in one place is one.
+
+    Like a ``state_dict``, this asks for whole weights: a cycle of ``Multilevel`` ends.
+
+    Args:
+        model: any module.
+
+    Raises:
+        ValueError: a layer is lazy and has no shape yet, has the old ``spectral_norm``, or is
+            parametrized and no parameter behind it has the weight's shape; it is named.
+    """
+    model.state_dict()
+    found: dict[Tensor, Weight] = {}
+    for path, layer in model.named_modules():
+        if isinstance(layer, parametrize.ParametrizationList | nn.LayerNorm | nn.RMSNorm):
+            continue
+        for attribute, parameter, magnitude in _parameters(path, layer):
+            own = () if attribute == "weight" and path else (attribute,)
+            name = ".".join([path, *own]) if path else "" if attribute == "weight" else attribute
+            if is_lazy(parameter):
+                raise ValueError(f"layer {name!r} has no shape yet, run the model on a batch first")
+            if parameter.dim() < 2:
+                continue
+            kind = _kind(layer, attribute, parameter.shape)
+            if (first := found.get(parameter)) is None:
+                found[parameter] = Weight(name, layer, attribute, parameter, kind, magnitude)
+            else:
+                found[parameter] = dataclasses.replace(
+                    first,
+                    kind="embedding" if kind == "embedding" else first.kind,
+                    shared=(*first.shared, (name, layer)),
+                )
+    return list(found.values())
+
+
+def param_groups(
+    model: nn.Module,
+    linear: Regularizer | None = None,
+    conv: Regularizer | None = None,
+    embedding: Regularizer | None = None,
+    *,
+    named: bool = False,
+) -> list[dict[str, Any]]:
+    """Sort a model's parameters into groups: linear weights, conv weights, all the rest.
+
+    The rest (biases, normalization layers, ...) is never regularized (section 1.1), nor is what is
+    frozen at present (``requires_grad`` is False). ``weights`` says what counts as what.
+
+    Args:
+        model: any module.
+        linear: the regularizer of the linear weights, None for none.
+        conv: the regularizer of the convolution weights, None for none.
+        embedding: the regularizer of embeddings and of what is added or broadcast. None for none
+            with a warning if there are any, ``Zero()`` for none without.
+        named: give parameters as (name, parameter), as torch's optimizers take them; their groups
+            then say under "param_names" which parameter is where.
+
+    Returns:
+        Parameter groups for LinBreg, AdaBreg or ProxGD; groups without parameters are left out.
+        The ``dim`` of a GroupL12 means (out, in, ...): where a layer stores (in, out, ...), such as
+        a transposed convolution, its weight gets a group with the dimensions swapped.
+
+    Raises:
+        ValueError: a GroupL12 means the filters of a grouped transposed convolution, which are no
+            slices of its weight; or as in ``weights``.
+
+    Warns:
+        UserWarning: weights are left out though a regularizer is given, or no weight takes one;
+            they are named.
+    """
+    given = {"linear": linear, "conv": conv, "embedding": embedding}
+    members: dict[tuple[Kind, Regularizer | None], dict[Tensor, None]] = {
+        (kind, given[kind]): {} for kind in get_args(Kind)
+    }
+    left_out = []
+    for weight in weights(model):
+        if not weight.trained:
+            continue
+        reg = given[weight.kind]
+        if weight.kind == "embedding" and reg is None:
+            left_out.append(weight.name or weight.attribute)
+            continue
+        members.setdefault((weight.kind, _in_layout(reg, weight)), {})[weight.parameter] = None
+    if left_out and any(map(_regularizes, (linear, conv))):
+        warnings.warn(
+            f"param_groups: no regularizer for {', '.join(left_out)}: embeddings, and what is "
+            "added or broadcast, take the one called embedding; embedding=Zero() says that none is "
+            "meant",
+            stacklevel=2,
+        )
+    for kind, reg in given.items():
+        if _regularizes(reg) and not any(members[k] for k in members if k[0] == kind):
+            warnings.warn(
+                f"param_groups: {type(model).__name__} has no trained {kind} weight that could "
+                f"take {kind}={reg}",
+                stacklevel=2,
+            )
+    sorted_in = {p for params in members.values() for p in params}
+    names = {p: name for name, p in model.named_parameters()}
+    rest = [p for p in names if p not in sorted_in]
+    order = sorted(members, key=lambda member: get_args(Kind).index(member[0]))
+    groups: list[dict[str, Any]] = [{"params": list(members[m]), "reg": m[1]} for m in order]
+    groups.append({"params": rest, "reg": None})
+    if named:
+        for group in groups:
+            group["params"] = [(names[p], p) for p in group["params"]]
+    return [group for group in groups if group["params"]]
 
 
 def weight_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | CONV]]:
@@ -17,31 +348,90 @@ def weight_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | CONV]]:
             yield name, module
 
 
-def param_groups(
-    model: nn.Module, linear: Regularizer | None = None, conv: Regularizer | None = None
-) -> list[dict[str, Any]]:
-    """Sort a model's parameters into groups: linear weights, conv weights, all the rest.
+@contextmanager
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Whatever is done inside, afterwards every module is in train or eval mode as it was."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
-    The rest (biases, normalization layers, ...) is never regularized (section 1.1).
 
-    Args:
-        model: any module; its linear and convolution layers are found by type.
-        linear: the regularizer of the linear weights, None for none.
-        conv: the regularizer of the convolution weights, None for none.
+def _parameters(
+    path: str, layer: nn.Module
+) -> Iterator[tuple[str, nn.Parameter, nn.Parameter | None]]:
+    """The weights of one layer by attribute, whatever their dimensions: parameter, magnitude."""
+    own = dict(layer.named_parameters(recurse=False))
+    for attribute, hook in _hooks(layer).items():
+        if isinstance(hook, SpectralNorm):
+            raise ValueError(
+                f"layer {path!r} has the old torch.nn.utils.spectral_norm, allowed is "
+                "torch.nn.utils.parametrizations.spectral_norm"
+            )
+        if isinstance(hook, WeightNorm):
+            magnitude = own.pop(f"{attribute}_g")
+            yield attribute, own.pop(f"{attribute}_v"), magnitude
+        else:
+            yield attribute, own.pop(f"{attribute}_orig"), None
+    if parametrize.is_parametrized(layer):
+        assert isinstance(layer.parametrizations, nn.ModuleDict)
+        for attribute, made in layer.parametrizations.items():
+            assert isinstance(made, parametrize.ParametrizationList)
+            originals = dict(made.named_parameters(recurse=False))
+            if set(originals) == {"original"}:
+                yield attribute, originals["original"], None
+            elif len(made) == 1 and isinstance(made[0], parametrizations._WeightNorm):
+                yield attribute, originals["original1"], originals["original0"]
+            elif originals:
+                raise ValueError(
+                    f"layer {path!r}: of its {attribute} no parameter has the shape, its "
+                    f"parametrization {type(made[0]).__name__} has several"
+                )
+    for attribute, parameter in own.items():
+        yield attribute, parameter, None
 
-    Returns:
-        Parameter groups for LinBreg, AdaBreg or ProxGD; groups without parameters are left out.
-    """
-    # dicts as ordered sets: a weight shared by two layers counts once
-    linear_weights: dict[Tensor, None] = {}
-    conv_weights: dict[Tensor, None] = {}
-    for _, layer in weight_layers(model):
-        weights = linear_weights if isinstance(layer, nn.Linear) else conv_weights
-        weights[layer.weight] = None
-    rest = [p for p in model.parameters() if p not in linear_weights and p not in conv_weights]
-    groups: list[dict[str, Any]] = [
-        {"params": list(linear_weights), "reg": linear},
-        {"params": list(conv_weights), "reg": conv},
-        {"params": rest, "reg": None},
-    ]
-    return [group for group in groups if group["params"]]
+
+def _hooks(layer: nn.Module) -> dict[str, Any]:
+    """What computes a weight before every forward pass, by the weight's attribute."""
+    hooks = layer._forward_pre_hooks.values()
+    pruned = {h._tensor_name: h for h in hooks if isinstance(h, prune.BasePruningMethod)}
+    return pruned | {h.name: h for h in hooks if isinstance(h, WeightNorm | SpectralNorm)}
+
+
+def _kind(layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
+    for kind, types in _TYPES:
+        if isinstance(layer, types) and "weight" in attribute:
+            return kind
+    words = f"{attribute} {'embed' if 'embed' in type(layer).__name__.lower() else ''}".lower()
+    broadcast = attribute != "weight" and (shape[0] == 1 or sum(n > 1 for n in shape) < 2)
+    if broadcast or any(word in words for word in ("embed", "token", "position", "bias")):
+        return "embedding"
+    return "conv" if hasattr(layer, "kernel_size") or len(shape) > 3 else "linear"
+
+
+def _is_conv1d(layer: nn.Module) -> bool:
+    # Hugging Face's linear layer, found by name: the library need not be there
+    return any(base.__name__ == "Conv1D" for base in type(layer).__mro__)
+
+
+def _regularizes(reg: Regularizer | None) -> bool:
+    return reg is not None and not isinstance(reg, Zero)
+
+
+def _in_layout(reg: Regularizer | None, weight: Weight) -> Regularizer | None:
+    """A regularizer of (out, in, ...) for a weight in its own layout."""
+    dims = getattr(reg, "dim", None)
+    if reg is None or dims is None or not weight.inputs_first:
+        return reg
+    axes = {d % weight.parameter.dim() for d in (dims if isinstance(dims, tuple) else (dims,))}
+    if (0 in axes) == (1 in axes):
+        return reg
+    if weight.blocks > 1:
+        raise ValueError(
+            f"{reg} means filters, and those of the grouped transposed convolution "
+            f"{weight.name!r} are no slices of its weight; allowed are kernels and single entries"
+        )
+    swapped = tuple(sorted({0: 1, 1: 0}.get(d, d) for d in axes))
+    return dataclasses.replace(reg, dim=swapped)  # type: ignore[type-var]

@@ -3,17 +3,20 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bregman.layers import weight_layers
+from bregman.layers import weights
 
 
 @torch.no_grad()
 def sparsity_summary(model: nn.Module) -> dict[str, Any]:
-    """Count what is exactly zero in the weights of the linear and convolution layers.
+    """Count what is exactly zero in the weights of a model, shared ones once.
+
+    ``bregman.layers.weights`` says what counts as a weight, and as which kind. They are counted as
+    their layers compute with them, so behind a pruning's mask or a weight norm; frozen ones too.
 
     Args:
-        model: a module with at least one linear or convolution layer.
+        model: a module with at least one weight of two or more dimensions.
 
     Returns:
         A dict with
@@ -22,29 +25,33 @@ def sparsity_summary(model: nn.Module) -> dict[str, Any]:
         ``n_conv``: the share of kernels K_ij that are not all zero, None without a conv layer;
         ``l1_norm``: the sum of the weights' absolute values;
         ``active_neurons``: a list as in Figure 4: the inputs with a non-zero outgoing weight, then
-        the non-zero rows (neurons, or filters) of each layer in the order of definition.
+        the non-zero rows (neurons, or filters) of each linear or conv weight in the order of
+        definition.
 
     Raises:
-        ValueError: the model has no linear or convolution layer.
+        ValueError: the model has no such weight, or as in ``weights``.
     """
-    weights = [layer.weight for _, layer in weight_layers(model)]
-    if not weights:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer")
-    linear = [w for w in weights if w.dim() == 2]
-    kernels = [w.flatten(2).abs().amax(2) for w in weights if w.dim() > 2]
-    inputs = weights[0].transpose(0, 1)
-    neurons = [w.flatten(1).abs().amax(1) for w in (inputs, *weights)]
+    found = [(weight, weight.value) for weight in weights(model)]
+    if not found:
+        raise ValueError(
+            f"{type(model).__name__} has no linear or convolution layer, and no other weight"
+        )
+    layers = [(weight, value) for weight, value in found if weight.kind != "embedding"]
+    neurons = [weight.rows(value) for weight, value in layers]
+    if layers:
+        first, value = layers[0]
+        neurons.insert(0, first.inputs(value))
     return {
-        "n_total": _share_nonzero(weights),
-        "n_linear": _share_nonzero(linear),
-        "n_conv": _share_nonzero(kernels),
-        "l1_norm": float(sum(w.abs().sum(dtype=torch.float64) for w in weights)),
-        "active_neurons": [int(n.count_nonzero()) for n in neurons],
+        "n_total": _share_nonzero([value for _, value in found]),
+        "n_linear": _share_nonzero([value for w, value in found if w.kind == "linear"]),
+        "n_conv": _share_nonzero([v.flatten(2).any(2) for w, v in found if w.kind == "conv"]),
+        "l1_norm": float(sum(value.abs().sum(dtype=torch.float64) for _, value in found)),
+        "active_neurons": [int(rows.flatten(1).any(1).count_nonzero()) for rows in neurons],
     }
 
 
-def _share_nonzero(tensors: list[torch.Tensor]) -> float | None:
+def _share_nonzero(tensors: list[Tensor]) -> float | None:
     if not tensors:
         return None
     nonzero = sum(int(t.count_nonzero()) for t in tensors)
-    return nonzero / sum(t.numel() for t in tensors)
+    return nonzero / max(sum(t.numel() for t in tensors), 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,9 @@ class SparsityTarget:
         optimizer.register_step_post_hook(target.step)
         fit(model, optimizer, ..., stateful={"target": target})
 
+    Weights that are frozen (``requires_grad`` is False) or never had a gradient count, and stay as
+    they are: the others make up for them.
+
     The lambdas are in the optimizer's groups; its ``state_dict`` and this one resume bit for bit.
 
     Args:
@@ -51,7 +55,8 @@ class SparsityTarget:
 
     Raises:
         ValueError: an argument is out of range, no group has a regularizer, or one has none of
-            blocks (neither L1 nor GroupL12), or lam = 0.
+            blocks (neither L1 nor GroupL12), or lam = 0; or frozen weights alone are more than the
+            wanted share.
     """
 
     def __init__(
@@ -84,6 +89,15 @@ class SparsityTarget:
             group["reg"].levels(torch.ones_like(group["params"][0]))
             if group["reg"].lam == 0:
                 raise ValueError(f"lam must be positive to be steered, got {group['reg']}")
+        for together in self._together(groups):
+            params = [p for group in together for p in group["params"]]
+            frozen = sum(int(p.count_nonzero()) for p in params if not p.requires_grad)
+            if frozen and frozen >= density * sum(p.numel() for p in params):
+                share = frozen / sum(p.numel() for p in params)
+                raise ValueError(
+                    f"density must be above {share:.4g}, the share of the frozen weights that are "
+                    f"not zero, got {density}"
+                )
 
     def step(self, *_: Any) -> None:
         """Count one optimizer step, and change lambda when it is time to.
@@ -94,8 +108,7 @@ class SparsityTarget:
         self.steps += 1
         if self.steps % self.every:
             return
-        groups = self._regularized()
-        for together in [[group] for group in groups] if self.per_group else [groups]:
+        for together in self._together(self._regularized()):
             factor = self._wanted_factor(together)
             # zero: what is missing has v = 0, and no lambda lets it in; NaN: training diverged
             if not 0 < factor < math.inf:
@@ -103,27 +116,51 @@ class SparsityTarget:
             factor = min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
             for group in together:
                 self._change(group, factor)
-        self.optimizer.update_parameters()
+        self._update_parameters()
 
     @torch.no_grad()
     def _wanted_factor(self, groups: list[dict[str, Any]]) -> float:
         """The factor on all lambdas that leaves a share ``density`` of the weights non-zero now."""
-        levels = [
-            group["reg"].levels(v).flatten() / group["reg"].lam
-            for group in groups
-            for _, v in self._started(group)
-        ]
-        return _threshold(torch.cat(levels), self.density) if levels else math.nan
+        levels = []
+        kept = self.density * sum(p.numel() for group in groups for p in group["params"])
+        resting = 0
+        for group in groups:
+            moving = {p: v for p, v in self._started(group) if p.requires_grad}
+            levels += [group["reg"].levels(v).flatten() / group["reg"].lam for v in moving.values()]
+            resting += sum(int(p.count_nonzero()) for p in group["params"] if p not in moving)
+        if levels and resting >= kept:
+            warnings.warn(
+                f"SparsityTarget: lambda stays, weights that don't move alone are {resting}, and "
+                f"{round(kept)} are wanted",
+                stacklevel=2,
+            )
+            return math.nan
+        return _threshold(torch.cat(levels), round(kept - resting)) if levels else math.nan
 
     @torch.no_grad()
     def _change(self, group: dict[str, Any], factor: float) -> None:
         old = group["reg"]
         new = dataclasses.replace(old, lam=factor * old.lam)
         for p, v in self._started(group):
+            shift = old.subgrad(p)
+            if not p.requires_grad:
+                # no block comes or goes, now or when it is trained again
+                v.mul_(torch.where(p == 0, factor, 1)).add_(shift, alpha=factor - 1)
+                continue
             # a subgradient is zero where theta is: newcomers keep v
-            shift = old.subgrad(p).mul_(old.levels(v) > new.lam)
-            v.add_(shift, alpha=(1 - self.shrinkage) * (factor - 1))
+            v.add_(shift.mul_(old.levels(v) > new.lam), alpha=(1 - self.shrinkage) * (factor - 1))
         group["reg"] = new
+
+    @torch.no_grad()
+    def _update_parameters(self) -> None:
+        params = [p for group in self._regularized() for p in group["params"]]
+        frozen = {p: p.clone() for p in params if not p.requires_grad}
+        self.optimizer.update_parameters()
+        for p, value in frozen.items():
+            p.copy_(value)
+
+    def _together(self, groups: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        return [[group] for group in groups] if self.per_group else [groups]
 
     def _regularized(self) -> list[dict[str, Any]]:
         return [
@@ -144,9 +181,9 @@ class SparsityTarget:
         self.steps = state["steps"]
 
 
-def _threshold(levels: Tensor, density: float) -> float:
+def _threshold(levels: Tensor, kept: int) -> float:
     """A number in the middle between the levels of the blocks that stay and of those that go."""
-    kept = max(round(density * len(levels)), 1)
+    kept = max(kept, 1)
     edge = levels.topk(min(kept + 1, len(levels)), sorted=False).values.min()
     above, below = levels[levels > edge], levels[levels < edge]
     # the entries at the edge are one block: it stays if that comes nearer to what is wanted

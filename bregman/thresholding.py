@@ -1,39 +1,46 @@
 """Thresholding after training, section 4.5: small weights are set to zero while that is cheap."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from bregman.layers import weight_layers
+from bregman.layers import Weight, modes_kept, weights
 
 Unit = Literal["entry", "kernel"]
 
 
 @torch.no_grad()
-def threshold_(model: nn.Module, threshold: float, *, conv: Unit = "entry") -> None:
+def threshold_(
+    model: nn.Module, threshold: float, *, conv: Unit = "entry", embedding: bool = False
+) -> None:
     """Set small weights of the linear and convolution layers to zero, in place.
 
-    Biases and normalization layers stay as they are. Batch normalization still has the running
-    statistics of before: ``refresh_batch_norm_`` recomputes them.
+    Biases, normalization layers and frozen weights stay as they are, and so do embeddings unless
+    they are asked for; ``bregman.layers.weights`` says what counts as what. Weights are measured as
+    their layers compute with them, and those that stay keep their size behind a weight norm too.
+    Batch normalization still has the running statistics of before: ``refresh_batch_norm_``
+    recomputes them.
 
     Args:
         model: a module with linear or convolution layers.
         threshold: what is at most this large goes, >= 0. Linear weights are measured one by one.
         conv: "entry" measures convolution weights one by one too; "kernel" measures each kernel
             K_ij by the root of its mean square, and drops it as a whole.
+        embedding: whether embeddings are thresholded, one by one.
 
     Raises:
-        ValueError: threshold is negative or not finite, or conv is something else.
+        ValueError: threshold is negative or not finite, conv is something else, or a
+            parametrization can't hold zeros.
     """
     if not 0 <= threshold < math.inf:
         raise ValueError(f"threshold must be non-negative and finite, got {threshold}")
-    for _, layer in weight_layers(model):
-        sizes = _sizes(layer.weight, conv)
-        layer.weight.masked_fill_((sizes <= threshold).view(_mask_shape(layer.weight, sizes)), 0)
+    for weight in _thresholded(model, embedding):
+        weight.zero_((_sizes(weight, conv) <= threshold).expand_as(weight.parameter))
 
 
 @torch.no_grad()
@@ -43,6 +50,7 @@ def largest_threshold(
     max_drop: float,
     *,
     conv: Unit = "entry",
+    embedding: bool = False,
     resolution: float = 0.01,
 ) -> float:
     """The largest threshold that lowers a score by at most ``max_drop``.
@@ -53,11 +61,12 @@ def largest_threshold(
     score was measured at the answer.
 
     Args:
-        model: a module with linear or convolution layers; left as it was, buffers included.
+        model: a module with linear or convolution layers; left as it was, buffers and modes
+            included, if ``score`` raises too.
         score: from the thresholded model to, say, its validation accuracy. It may change buffers:
             with batch normalization it should start with ``refresh_batch_norm_``.
         max_drop: how far the score may fall below that of the untouched model, >= 0.
-        conv: as in ``threshold_``.
+        conv, embedding: as in ``threshold_``.
         resolution: the bisection ends when the numbers of kept weights (or kernels) on its two
             sides differ by this share, or by one.
 
@@ -65,54 +74,109 @@ def largest_threshold(
         The threshold for ``threshold_``; 0, which changes nothing, if no candidate will do.
 
     Raises:
-        ValueError: max_drop or resolution is out of range, or conv is unknown.
+        ValueError: max_drop or resolution is out of range, conv is unknown, or the model has no
+            weight to be thresholded.
     """
     if not 0 <= max_drop < math.inf:
         raise ValueError(f"max_drop must be non-negative and finite, got {max_drop}")
     if not 0 < resolution < 1:
         raise ValueError(f"resolution must be in (0, 1), got {resolution}")
-    sizes = torch.cat([_sizes(layer.weight, conv).flatten() for _, layer in weight_layers(model)])
-    candidates = sizes[sizes > 0].sort().values
-    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    limit = score(model) - max_drop
+    found = _thresholded(model, embedding)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no linear or convolution layer to threshold")
+    candidates = torch.cat([_sizes(weight, conv).flatten() for weight in found])
+    candidates = candidates[candidates > 0].sort().values
+    saved = deepcopy(model.state_dict())
+
+    def restore() -> None:
+        model.load_state_dict(saved)
+        for weight in found:
+            weight.value  # noqa: B018 (a weight that a hook computes follows)
+
     # numbers of kept units: `affordable` is known to be enough, `too_few` is not; -1 is below none
     affordable, too_few = len(candidates), -1
     threshold = 0.0
-    while affordable - too_few > max(1, resolution * affordable):
-        kept = (affordable + too_few) // 2
-        candidate = float(candidates[len(candidates) - kept - 1])
-        model.load_state_dict(saved)
-        threshold_(model, candidate, conv=conv)
-        if score(model) >= limit:
-            affordable, threshold = kept, candidate
-        else:
-            too_few = kept
-    model.load_state_dict(saved)
+    with modes_kept(model):
+        try:
+            limit = score(model) - max_drop
+            while affordable - too_few > max(1, resolution * affordable):
+                kept = (affordable + too_few) // 2
+                candidate = float(candidates[len(candidates) - kept - 1])
+                restore()
+                threshold_(model, candidate, conv=conv, embedding=embedding)
+                if score(model) >= limit:
+                    affordable, threshold = kept, candidate
+                else:
+                    too_few = kept
+        finally:
+            restore()
     return threshold
 
 
-def refresh_batch_norm_(model: nn.Module, inputs: Tensor, batch_size: int = 1000) -> None:
+def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
     """Recompute the running statistics of batch normalization, after weights were edited.
 
-    They become the mean over all batches, whatever the layers' momentum; weights, momentum and mode
-    stay. A model without batch normalization is not even evaluated.
+    They become the mean over all samples, batches weighted by their sizes, whatever the layers'
+    momentum; weights, momentum and modes stay. A model without batch normalization is not even
+    evaluated.
 
     Args:
         model: changed in place.
-        inputs: N x ..., training inputs on the model's device, as the model takes them.
-        batch_size: samples per forward pass, in train mode and without gradients.
+        batches: one or more, on the model's device; of a tuple such as (inputs, targets) the first
+            tensor. Each goes through the model once, in train mode and without gradients. A batch
+            of one sample, which has no variance, goes along with the one before it.
+
+    Raises:
+        ValueError: there is no batch; nothing changes.
     """
-    update_bn(inputs.split(batch_size), model)
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    seen = 0
+    try:
+        with modes_kept(model), torch.no_grad():
+            model.train()
+            for batch in _of_two_or_more(batches):
+                if not seen:
+                    for norm in norms:
+                        norm.reset_running_stats()
+                seen += len(batch)
+                for norm in norms:
+                    norm.momentum = len(batch) / seen
+                model(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+    if not seen:
+        raise ValueError("batches must hold at least one batch, got none")
 
 
-def _sizes(weight: Tensor, conv: Unit) -> Tensor:
+def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
+    held: Tensor | None = None
+    for item in batches:
+        batch = item if isinstance(item, Tensor) else item[0]
+        if not len(batch):
+            continue
+        if held is not None and 1 not in (len(held), len(batch)):
+            yield held
+            held = None
+        held = batch if held is None else torch.cat((held, batch))
+    if held is not None:
+        yield held
+
+
+def _thresholded(model: nn.Module, embedding: bool) -> list[Weight]:
+    kinds = ("linear", "conv", "embedding") if embedding else ("linear", "conv")
+    return [weight for weight in weights(model) if weight.trained and weight.kind in kinds]
+
+
+def _sizes(weight: Weight, conv: Unit) -> Tensor:
     """The sizes of a weight's units: entries, or kernels (one per pair of channels)."""
     if conv not in get_args(Unit):
         raise ValueError(f"conv must be one of {get_args(Unit)}, got {conv!r}")
-    if conv == "kernel" and weight.dim() > 2:
-        return weight.flatten(2).square().mean(2).sqrt()
-    return weight.abs()
-
-
-def _mask_shape(weight: Tensor, sizes: Tensor) -> tuple[int, ...]:
-    return (*sizes.shape, *(1 for _ in range(weight.dim() - sizes.dim())))
+    value = weight.value
+    if conv == "kernel" and weight.kind == "conv":
+        sizes = value.flatten(2).square().mean(2).sqrt()
+        return sizes.view(*sizes.shape, *(1 for _ in value.shape[2:]))
+    return value.abs()

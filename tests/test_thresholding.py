@@ -123,7 +123,7 @@ def test_a_score_that_refreshes_batch_norm_leaves_the_statistics_as_they_were():
     images = torch.randn(20, 2, 6, 6)
 
     def score(m: nn.Module) -> float:
-        refresh_batch_norm_(m, images)
+        refresh_batch_norm_(m, [images])
         return 1.0
 
     largest_threshold(model, score, 0.0)
@@ -139,7 +139,7 @@ def test_fresh_statistics_are_those_of_the_inputs():
         before = {name: p.clone() for name, p in model.named_parameters()}
         threshold_(model[0], 0.1)
         features = model[0](images)
-    refresh_batch_norm_(model, images, batch_size=10)
+    refresh_batch_norm_(model, images.split(10))
     mean, var = features.mean((0, 2, 3)), features.view(4, 10, 3, 4, 4).var((1, 3, 4)).mean(0)
     torch.testing.assert_close(model[1].running_mean, mean)
     torch.testing.assert_close(model[1].running_var, var)

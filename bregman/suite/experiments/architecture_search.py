@@ -121,15 +121,15 @@ def architecture(model: SkipMLP) -> dict[str, float]:
     """What the network looks like.
 
     Returns:
-        The share of non-zero weights (``n_total``), the number of non-zero skips (``skips``), the
-        active neurons per layer from the input on (``neurons_0``, ...), and the weight of every
-        possible skip from x_j to x_l (``skip_j_l``).
+        The share of the layers' weights that are not zero (``n_total``), the number of non-zero
+        skips (``skips``), the active neurons per layer from the input on (``neurons_0``, ...), and
+        the weight of every possible skip from x_j to x_l (``skip_j_l``).
     """
     neurons = sparsity_summary(model.layers)["active_neurons"]
     # soft thresholding gives -0.0 too
     skips = (model.skips + 0.0).tolist()
     return {
-        "n_total": sparsity_summary(model)["n_total"],
+        "n_total": sparsity_summary(nn.ModuleList([model.layers, model.head]))["n_total"],
         "skips": int(model.skips.count_nonzero()),
         **{f"neurons_{i}": n for i, n in enumerate(neurons)},
         **{f"skip_{j}_{i}": row[j] for i, row in enumerate(skips, start=1) for j in range(i)},

@@ -219,7 +219,7 @@ def _train(
     def refresh() -> None:
         # from as many training images as there are to be scored
         with torch.autocast(device.type, autocast, enabled=autocast is not None):
-            refresh_batch_norm_(model, parts["train"][0][: len(parts["val"][0])])
+            refresh_batch_norm_(model, parts["train"][0][: len(parts["val"][0])].split(1000))
 
     def score(model: nn.Module) -> float:
         refresh()
