@@ -99,7 +99,8 @@ class Weight:
             return
         self._estimate_spectral_norm()
         made = self.value
-        if (made[value == 0] != 0).any() or not made[value.isfinite()].isfinite().all():
+        lost = self._parametrization is not None and made.any() != value.any()
+        if lost or made[value == 0].any() or not made[value.isfinite()].isfinite().all():
             self.parameter.copy_(before)
             raise ValueError(
                 f"layer {self.name!r} can't take these zeros: its parametrization makes other "
