@@ -107,9 +107,13 @@ class _Products(TorchDispatchMode):
         self.places.setdefault(_storage(tensor), []).append((weight, tensor))
 
     def _taking_part(self, tensors: Sequence[Tensor]) -> list[Weight]:
-        """Weights among tensors: first those that are parameters, then what was computed."""
+        """Weights among tensors: first those that are parameters, then what was computed.
+
+        Of these the last comes first: where activations were scaled by a weight, they stand in
+        front of the one that they are multiplied with.
+        """
         found: dict[Weight, bool] = {}
-        for x in tensors:
+        for x in reversed(tensors):
             for weight, whole in self.places.get(_storage(x), ()):
                 # several may lie in one storage
                 inside = x.storage_offset() - whole.storage_offset()

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 from bregman.flops import (
@@ -17,6 +19,16 @@ from bregman.flops import (
 from bregman.suite.analysis.cost import recorded_shares
 from bregman.suite.models import MLP, ConvNet
 from bregman.suite.training import Record
+
+# products of activations alone have no weight, and no part in what sparse weights save
+WEIGHTLESS = {torch.ops.aten.bmm, torch.ops.aten.baddbmm}
+
+
+def torch_products_with_weights(model, inputs):
+    with FlopCounterMode(display=False) as counter:
+        model.train()(inputs)
+    by_kind = counter.get_flop_counts()["Global"]
+    return sum(flops for kind, flops in by_kind.items() if kind not in WEIGHTLESS)
 
 
 def torch_total(model, inputs, backward=False):
@@ -142,3 +154,133 @@ def test_a_training_is_the_mean_over_its_epochs():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         step_share(*arguments)
+
+
+class Attention(nn.Module):
+    def __init__(self, need_weights, **options):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 4, batch_first=True, **options)
+        self.need_weights = need_weights
+
+    def forward(self, x):
+        memory = x[..., : self.attention.kdim]
+        return self.attention(x, memory, memory, need_weights=self.need_weights)[0]
+
+
+class Foreign(nn.Module):
+    """Weights of its own, (n_in, n_out) and a stack, one of them used twice and cast."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(6, 5))
+        self.tied = nn.Linear(5, 6)
+        self.scale = nn.Parameter(torch.ones(3, 6))
+        self.register_buffer("mask", torch.ones(6, 5))
+
+    def forward(self, x):
+        h = x * self.scale @ (self.first * self.mask)
+        h = F.linear(self.tied(h), self.tied.weight.t().double().float())
+        return torch.einsum("nti,io->nto", F.linear(h, self.first), self.first)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (Attention(True), (7, 16)),
+        (Attention(False), (7, 16)),
+        (Attention(True, kdim=5, vdim=5), (7, 16)),
+        (nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), (7, 16)),
+        (nn.GRU(6, 4, 2, batch_first=True, bidirectional=True), (7, 6)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2), (4, 5, 5)),
+        (nn.Sequential(nn.ConvTranspose1d(4, 6, 3), nn.Conv1d(6, 6, 3, groups=6)), (4, 5)),
+        (parametrizations.weight_norm(nn.Conv1d(3, 4, 2)), (3, 9)),
+        (nn.utils.weight_norm(nn.Linear(3, 4)), (3,)),
+        (parametrizations.spectral_norm(nn.Linear(3, 4)), (3,)),
+        (prune.random_unstructured(nn.Linear(3, 4), "weight", 0.5), (3,)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("samples", [1, 4])
+def test_products_with_weights_are_those_that_torch_counts(model, shape, samples):
+    inputs = torch.randn(samples, *shape)
+    flops = forward_flops(model, inputs)
+    assert sum(flops.values()) * samples == torch_products_with_weights(model, inputs)
+    assert flops.keys() == layer_densities(model).keys()
+    with torch.inference_mode():
+        assert forward_flops(model, inputs) == flops
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_weights_outside_of_torchs_layers_by_hand(samples):
+    flops = forward_flops(Foreign(), torch.randn(samples, 3, 6))
+    product = 2 * 3 * 6 * 5
+    assert flops == {"first": 3 * product, "scale": 0, "tied": 2 * product}
+
+
+def test_an_encoder_by_hand():
+    d, wide, tokens = 64, 128, 7
+    layer = nn.TransformerEncoderLayer(d, 4, wide, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2)
+    for trained in (True, False):
+        flops = forward_flops(model.requires_grad_(trained), torch.randn(3, tokens, d))
+        assert sum(flops.values()) == 917_504
+        assert flops["layers.1.self_attn.in_proj_weight"] == 2 * tokens * d * 3 * d
+        assert flops["layers.1.self_attn.out_proj"] == 2 * tokens * d * d
+        assert flops["layers.0.linear1"] == flops["layers.0.linear2"] == 2 * tokens * d * wide
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2}])
+def test_an_lstm_by_hand(options):
+    n_in, hidden, steps = 24, 16, 5
+    model = nn.LSTM(n_in, hidden, batch_first=True, **options)
+    flops = forward_flops(model, torch.randn(3, steps, n_in))
+    for name, p in model.named_parameters():
+        if p.dim() > 1:
+            assert flops[name] == 2 * steps * p.numel()
+    assert flops["weight_ih_l0"] == 2 * steps * 4 * hidden * n_in
+    cell = nn.LSTMCell(n_in, hidden)
+    assert forward_flops(cell, torch.randn(3, n_in)) == {
+        "weight_ih": 2 * 4 * hidden * n_in, "weight_hh": 2 * 4 * hidden * hidden
+    }  # fmt: skip
+
+
+def test_a_bilinear_layer_and_a_tied_head_by_hand():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(9, 4)
+            self.pair = nn.Bilinear(4, 4, 4)
+            self.head = nn.Linear(4, 9)
+            self.head.weight = self.table.weight
+
+        def forward(self, x):
+            h = self.table(x)
+            return self.head(self.pair(h, h))
+
+    flops = forward_flops(Model(), torch.randint(0, 9, (5, 3)))
+    assert flops == {"table": 3 * 2 * 4 * 9, "pair": 3 * 2 * 4 * 4 * 4}
+
+
+def test_every_module_has_its_own_mode_back_after_an_error_too():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    model[1].eval()
+    modes = [module.training for module in model.modules()]
+    forward_flops(model, torch.randn(2, 3))
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(RuntimeError):
+        forward_flops(model, torch.randn(2, 5))
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_arguments_that_mean_nothing_are_named():
+    with pytest.raises(ValueError, match=r"inputs must hold at least one sample.*\(0, 3\)"):
+        forward_flops(nn.Linear(3, 2), torch.randn(0, 3))
+    with pytest.raises(ValueError, match=r"densities must be in \[0, 1\], got 2.0 for 'a'"):
+        sparse_share({"a": 1.0}, {"a": 2.0})
+    with pytest.raises(ValueError, match="flops must be non-negative and not all zero"):
+        sparse_share({"a": 0.0}, {"a": 0.5})
+    for shares in ([], [0.5]):
+        with pytest.raises(ValueError, match="shares must be at least two numbers, got"):
+            training_share(shares)
+    with pytest.raises(ValueError, match=r"sparse must be in \[0, 1\], got 2.0"):
+        training_share([0.5, 2.0])

@@ -210,7 +210,7 @@ def test_weight_norms_compute_with_the_weights_that_were_drawn(wrap, group):
     assert torch.equal(layer.weight == 0, plain.weight == 0)
     assert torch.equal(layer.bias, plain.bias)
     outputs = layer(torch.randn(5, 60))
-    torch.testing.assert_close(outputs, layer(torch.randn(5, 60)) * 0 + outputs)  # no NaN
+    assert outputs.isfinite().all()
     outputs.sum().backward()
     assert all(p.grad.isfinite().all() for p in layer.parameters())
     # v itself is sparse: the weights, and one entry for what has none

@@ -310,3 +310,56 @@ def test_regularizers_that_can_not_be_steered_are_named(reg, message):
 def test_another_optimizer_is_named():
     with pytest.raises(ValueError, match="optimizer must be LinBreg or AdaBreg, got SGD"):
         SparsityTarget(SGD([nn.Parameter(torch.ones(3))], lr=0.1), 0.1)
+
+
+def freezing():
+    """Two layers under one L1; the first is trained for a while and then frozen."""
+    model, optimizer = two_groups()
+    train(model, optimizer, 30)
+    model[0].weight.requires_grad_(False)
+    return model, optimizer
+
+
+def test_frozen_weights_count_and_stay():
+    model, optimizer = freezing()
+    frozen = model[0].weight.clone()
+    fixed = int(frozen.count_nonzero())
+    wanted = (fixed + 60) / 1200  # 60 of the other layer's 200
+    target = SparsityTarget(optimizer, wanted, every=1)
+    lam = optimizer.param_groups[0]["reg"].lam
+    for _ in range(30):
+        train(model, optimizer, 1)
+        target.step()
+    assert torch.equal(model[0].weight, frozen), "bit for bit"
+    assert share(model[0].weight, model[2].weight) == pytest.approx(wanted, abs=0.002)
+    # v is still a subgradient, so that the layer goes on from here when it is trained again
+    reg = optimizer.param_groups[0]["reg"]
+    assert reg.lam != pytest.approx(lam, rel=1e-3)
+    v = optimizer.state[model[0].weight]["subgrad"]
+    assert float(reg.subdiff_distance(v - frozen, frozen)) < 1e-4
+
+
+def test_weights_without_a_gradient_count_too():
+    used, unused = nn.Parameter(torch.randn(10, 10)), nn.Parameter(torch.ones(10, 5))
+    optimizer = LinBreg([used, unused], lr=0.1, reg=L1(0.5))
+    used.grad = torch.zeros(10, 10)
+    optimizer.step()
+    target = SparsityTarget(optimizer, 80 / 150, every=1)
+    for _ in range(30):
+        target.step()
+    assert int(used.count_nonzero()) == 30
+    assert bool((unused == 1).all())
+
+
+def test_a_share_that_frozen_weights_exceed_is_refused_or_said():
+    model, optimizer = freezing()
+    fixed = int(model[0].weight.count_nonzero())
+    with pytest.raises(ValueError, match=r"density must be above 0\.\d+, the share of the frozen"):
+        SparsityTarget(optimizer, fixed / 1200)
+    model[0].weight.requires_grad_(True)
+    target = SparsityTarget(optimizer, 0.5 * fixed / 1200, every=1)
+    model[0].weight.requires_grad_(False)
+    lam = optimizer.param_groups[1]["reg"]
+    with pytest.warns(UserWarning, match="lambda stays"):
+        target.step()
+    assert optimizer.param_groups[1]["reg"] == lam

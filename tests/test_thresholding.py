@@ -3,7 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
+from bregman.layers import weights as weights_of
 from bregman.suite.models import MLP
 from bregman.thresholding import largest_threshold, refresh_batch_norm_, threshold_
 
@@ -161,3 +163,146 @@ def test_bad_input_is_named():
         largest_threshold(model, lambda m: 1.0, -0.1)
     with pytest.raises(ValueError, match=r"resolution must be in \(0, 1\), got 1"):
         largest_threshold(model, lambda m: 1.0, 0.1, resolution=1)
+
+
+@pytest.mark.parametrize("conv", ["entry", "kernel"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda layer: layer,
+        parametrizations.weight_norm,
+        nn.utils.weight_norm,
+        lambda layer: prune.random_unstructured(layer, "weight", 0.3),
+    ],
+)
+def test_the_weights_that_a_layer_computes_with_are_thresholded(wrap, conv):
+    torch.manual_seed(0)
+    layer = wrap(nn.ConvTranspose2d(5, 4, 3))
+    before = layer.weight.detach().clone()
+    sizes = before.abs()
+    if conv == "kernel":
+        sizes = before.square().mean((2, 3), keepdim=True).sqrt().expand_as(before)
+    threshold = float(sizes.median())
+    threshold_(layer, threshold, conv=conv)
+    expected = torch.where(sizes > threshold, before, 0)
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    assert torch.equal(layer.weight == 0, expected == 0)
+    layer(torch.randn(1, 5, 4, 4))
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    threshold_(layer, 1000.0)
+    assert int(layer(torch.randn(1, 5, 4, 4)).ne(layer.bias.view(-1, 1, 1)).sum()) == 0
+
+
+def test_attention_and_recurrent_layers_are_thresholded_and_embeddings_if_asked_for():
+    model = nn.Sequential(nn.Embedding(9, 8), nn.TransformerEncoderLayer(8, 2, 16), nn.LSTM(8, 4))
+    model[1].linear1.weight.requires_grad_(False)
+    before = state(model)
+    threshold_(model, 100.0)
+    kept = {name for name, p in model.named_parameters() if p.dim() > 1 and p.any()}
+    assert kept == {"0.weight", "1.linear1.weight"}
+    assert all(torch.equal(state(model)[name], before[name]) for name in kept)
+    threshold_(model, 100.0, embedding=True)
+    assert not model[0].weight.any()
+
+
+def test_the_search_leaves_parametrized_shared_and_frozen_weights_as_they_were():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        parametrizations.weight_norm(nn.Linear(6, 6)), nn.utils.weight_norm(nn.Linear(6, 6)),
+        nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6),
+    )  # fmt: skip
+    model[3].weight = model[2].weight
+    model[4].requires_grad_(False)
+    before = state(model)
+
+    def size(m: nn.Module) -> float:
+        return float(sum(w.value.square().sum() for w in weights_of(m)))
+
+    whole = size(model)
+    found = largest_threshold(model, size, 0.3 * whole, resolution=1e-6)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+    assert size(model) == whole
+    trained = [model[0].weight, model[1].weight, model[2].weight]
+    entries = torch.cat([w.detach().flatten() for w in trained])
+    lost = [float(entries[entries.abs() <= t].square().sum()) for t in entries.abs()]
+    best = max(float(t) for t, gone in zip(entries.abs(), lost, strict=True) if gone <= 0.3 * whole)
+    assert found == pytest.approx(best)
+
+
+@pytest.mark.parametrize("call", [1, 3])
+def test_a_score_that_fails_leaves_the_model_as_it_was(call):
+    model = small_net().train()
+    model[1].eval()
+    before = state(model)
+    calls = []
+
+    def score(m: nn.Module) -> float:
+        m.eval()
+        calls.append(m)
+        if len(calls) == call:
+            raise RuntimeError("no data")
+        return 1.0
+
+    with pytest.raises(RuntimeError, match="no data"):
+        largest_threshold(model, score, 0.0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+    assert model.training
+    assert not model[1].training
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.BatchNorm1d(1), nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))]
+)
+def test_every_sample_counts_the_same(norm):
+    torch.manual_seed(0)
+    samples = torch.randn(1001, 1)
+    samples[-1] = 100
+    with torch.no_grad():
+        features = norm[0](samples) if isinstance(norm, nn.Sequential) else samples
+    last = norm[1] if isinstance(norm, nn.Sequential) else norm
+    for batches in (samples.split(1000), [samples], iter(samples.split(143)), samples.split(1)):
+        refresh_batch_norm_(norm, batches)
+        torch.testing.assert_close(last.running_mean, features.mean(0))
+    refresh_batch_norm_(norm, samples.split(1000))
+    torch.testing.assert_close(last.running_var, features.var(0))
+
+
+def test_batches_count_by_their_sizes():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout())
+    model[0].eval()
+    images = torch.randn(70, 3, 4, 4)
+    loader = [(part, torch.zeros(len(part))) for part in images.split([40, 20, 10])]
+    refresh_batch_norm_(model, loader)
+    torch.testing.assert_close(model[0].running_mean, images.mean((0, 2, 3)))
+    parts = images.split([40, 20, 10])
+    torch.testing.assert_close(
+        model[0].running_var, sum(len(part) / 70 * part.var((0, 2, 3)) for part in parts)
+    )
+    assert model[1].training
+    assert not model[0].training
+
+
+def test_equal_batches_give_the_numbers_of_torch():
+    from torch.optim.swa_utils import update_bn
+
+    images = torch.randn(50, 2, 6, 6)
+    models = [small_net(), small_net()]
+    update_bn(images.split(10), models[0])
+    refresh_batch_norm_(models[1], images.split(10))
+    for a, b in zip(*(state(model).values() for model in models), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_a_batch_nothing_changes():
+    model = small_net()
+    refresh_batch_norm_(model, [torch.randn(20, 2, 6, 6)])
+    before = state(model)
+    with pytest.raises(ValueError, match="batches must hold at least one batch, got none"):
+        refresh_batch_norm_(model, [])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
+    assert model[1].momentum == 0.1
+
+
+def test_a_model_without_weights_is_named():
+    with pytest.raises(ValueError, match="ReLU has no linear or convolution layer to threshold"):
+        largest_threshold(nn.ReLU(), lambda m: 1.0, 0.1)
