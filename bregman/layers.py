@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -250,8 +250,8 @@ def weights(model: nn.Module) -> list[Weight]:
         if isinstance(layer, parametrize.ParametrizationList | nn.LayerNorm | nn.RMSNorm):
             continue
         for attribute, parameter, magnitude in _parameters(path, layer):
-            own = () if attribute == "weight" and path else (attribute,)
-            name = ".".join([path, *own]) if path else "" if attribute == "weight" else attribute
+            own = "" if attribute == "weight" else attribute
+            name = ".".join(filter(None, (path, own)))
             if is_lazy(parameter):
                 raise ValueError(f"layer {name!r} has no shape yet, run the model on a batch first")
             if parameter.dim() < 2:
@@ -304,18 +304,20 @@ def param_groups(
             they are named.
     """
     given = {"linear": linear, "conv": conv, "embedding": embedding}
-    members: dict[tuple[Kind, Regularizer | None], dict[Tensor, None]] = {
-        (kind, given[kind]): {} for kind in get_args(Kind)
+    # by kind, and by the dimensions of the regularizer where they are swapped
+    groups: dict[tuple[str, Any], dict[str, Any]] = {
+        (kind, None): {"params": [], "reg": reg} for kind, reg in given.items()
     }
     left_out = []
     for weight in weights(model):
-        if not weight.trained:
-            continue
         reg = given[weight.kind]
-        if weight.kind == "embedding" and reg is None:
+        if weight.kind == "embedding" and reg is None and weight.trained:
             left_out.append(weight.name or weight.attribute)
-            continue
-        members.setdefault((weight.kind, _in_layout(reg, weight)), {})[weight.parameter] = None
+        elif weight.trained:
+            fitting = _in_layout(reg, weight)
+            key = weight.kind, None if fitting is reg else getattr(fitting, "dim", None)
+            group = groups.setdefault(key, {"params": [], "reg": fitting})
+            group["params"].append(weight.parameter)
     if left_out and any(map(_regularizes, (linear, conv))):
         warnings.warn(
             f"param_groups: no regularizer for {', '.join(left_out)}: embeddings, and what is "
@@ -324,22 +326,21 @@ def param_groups(
             stacklevel=2,
         )
     for kind, reg in given.items():
-        if _regularizes(reg) and not any(members[k] for k in members if k[0] == kind):
+        taken = [group["params"] for key, group in groups.items() if key[0] == kind]
+        if _regularizes(reg) and not any(taken):
             warnings.warn(
                 f"param_groups: {type(model).__name__} has no trained {kind} weight that could "
                 f"take {kind}={reg}",
                 stacklevel=2,
             )
-    sorted_in = {p for params in members.values() for p in params}
     names = {p: name for name, p in model.named_parameters()}
-    rest = [p for p in names if p not in sorted_in]
-    order = sorted(members, key=lambda member: get_args(Kind).index(member[0]))
-    groups: list[dict[str, Any]] = [{"params": list(members[m]), "reg": m[1]} for m in order]
-    groups.append({"params": rest, "reg": None})
+    sorted_in = {p for group in groups.values() for p in group["params"]}
+    made = [groups[key] for key in sorted(groups, key=lambda key: list(given).index(key[0]))]
+    made.append({"params": [p for p in names if p not in sorted_in], "reg": None})
     if named:
-        for group in groups:
+        for group in made:
             group["params"] = [(names[p], p) for p in group["params"]]
-    return [group for group in groups if group["params"]]
+    return [group for group in made if group["params"]]
 
 
 def weight_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | CONV]]:

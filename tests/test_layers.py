@@ -354,6 +354,10 @@ def test_filters_of_a_transposed_convolution():
     torch.testing.assert_close(shrunk, layer.weight * by_hand.view(1, 6, 1, 1))
     kernels = GroupL12(0.1, dim=(2, 3))
     assert param_groups(layer, conv=kernels)[0]["reg"] == kernels
+    several = nn.Sequential(nn.ConvTranspose1d(4, 6, 3), layer, nn.Conv2d(6, 4, 3))
+    regs = {p: g["reg"] for g in param_groups(several, conv=GroupL12(0.1, -3)) for p in g["params"]}
+    dims = [regs[layer.weight].dim[0] % layer.weight.dim() for layer in several]
+    assert dims == [1, 0, 1], "the first of three dimensions is out, the second of four is in"
     grouped = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2))
     with pytest.raises(ValueError, match=r"filters, and those of the grouped .* '0' are no slices"):
         param_groups(grouped, conv=GroupL12(0.1, dim=(1, 2, 3)))

@@ -20,12 +20,17 @@ class Finder(PathFinder):
 sys.meta_path = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
 import torch
 from bregman import L1, LinBreg, param_groups, sparse_init_, sparsity_summary
+from bregman.flops import forward_flops, layer_densities, sparse_share
+from bregman.thresholding import largest_threshold, refresh_batch_norm_
 from bregman.suite.models import MLP
 from bregman.suite import convex
 
 model = MLP((4, 3, 2))
 sparse_init_(model, 0.9)
 LinBreg(param_groups(model, linear=L1(0.1))).step()
+sparse_share(forward_flops(model, torch.randn(5, 4)), layer_densities(model))
+largest_threshold(model, lambda m: 1.0, 0.1)
+refresh_batch_norm_(torch.nn.BatchNorm1d(4), torch.randn(5, 4).split(2))
 print(sparsity_summary(model)["n_total"] > 0)
 """
 
