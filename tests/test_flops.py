@@ -229,7 +229,9 @@ def test_an_encoder_by_hand():
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"num_layers": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True}, {"num_layers": 2}, {"proj_size": 7}]
+)
 def test_an_lstm_by_hand(options):
     n_in, hidden, steps = 24, 16, 5
     model = nn.LSTM(n_in, hidden, batch_first=True, **options)
@@ -242,6 +244,20 @@ def test_an_lstm_by_hand(options):
     assert forward_flops(cell, torch.randn(3, n_in)) == {
         "weight_ih": 2 * 4 * hidden * n_in, "weight_hh": 2 * 4 * hidden * hidden
     }  # fmt: skip
+
+
+def test_a_stack_of_experts_by_hand():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Parameter(torch.randn(4, 6, 3))
+
+        def forward(self, x):
+            first = F.linear(x, self.up[2])
+            return first + torch.bmm(x.expand(4, -1, -1), self.up.mT).sum(0)
+
+    flops = forward_flops(Experts(), torch.randn(5, 3))
+    assert flops == {"up": 2 * 6 * 3 * (1 + 4)}
 
 
 def test_a_bilinear_layer_and_a_tied_head_by_hand():

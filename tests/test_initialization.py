@@ -163,6 +163,18 @@ def test_attention_and_recurrent_layers_are_drawn_matrix_by_matrix(layer, fans, 
             assert torch.equal(p, kept[name]), "no rule of section 4.1 for these biases"
 
 
+def test_the_matrices_of_a_stack_are_drawn_each_by_itself():
+    model = nn.Module()
+    model.experts = nn.Parameter(torch.zeros(5, 60, 100))  # five of 100 inputs and 60 outputs
+    sparse_init_(model, 0.3, nonlinearity="tanh", generator=seeded())
+    assert model.experts.var().item() == pytest.approx(2 / 160, rel=0.05)
+    assert (model.experts != 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    sparse_init_(model, 0.3, group="row", generator=seeded())
+    rows = (model.experts != 0).flatten(0, 1)
+    assert torch.equal(rows.any(1), rows.all(1))
+    assert 0 < int(rows.any(1).sum()) < 300
+
+
 def test_variance_is_kept_through_transposed_and_depthwise_convolutions():
     layers = []
     for _ in range(3):

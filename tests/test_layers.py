@@ -142,6 +142,8 @@ def leads(layer, shape):
         (nn.ConvTranspose1d(4, 6, 3), (4, 32)),
         (nn.ConvTranspose2d(4, 8, 3, groups=2), (4, 32, 32)),
         (nn.ConvTranspose2d(3, 8, 4, stride=2), (3, 32, 32)),
+        (nn.Conv3d(2, 3, 2), (2, 26, 26, 26)),
+        (nn.ConvTranspose3d(2, 3, 2), (2, 26, 26, 26)),
     ],
 )
 def test_fans_count_the_weights_that_lead_in_and_out(layer, shape):
@@ -320,9 +322,9 @@ def test_frozen_weights_get_no_regularizer():
     assert rest["reg"] is None
 
 
-def trained(layer, groups, inputs, targets):
-    optimizer = LinBreg(groups, lr=0.5)
-    for _ in range(30):
+def trained(layer, groups, inputs, targets, lr=0.5, steps=30):
+    optimizer = LinBreg(groups, lr=lr)
+    for _ in range(steps):
         optimizer.zero_grad()
         F.mse_loss(layer(inputs), targets).backward()
         optimizer.step()
@@ -377,6 +379,18 @@ def test_a_weight_norm_is_trained_to_exact_zeros(wrap):
     assert (value != 0).float().mean() < 0.6
     assert bool((value.diagonal() != 0).all())
     assert F.mse_loss(layer(inputs), targets) < 0.1
+
+
+def test_bregman_steps_keep_the_directions_of_a_weight_norm_long():
+    # the gradient is orthogonal to v, so ||prox(subgradient)|| stays: no row comes near 0/0
+    torch.manual_seed(0)
+    layer = parametrizations.weight_norm(nn.Linear(12, 3))
+    inputs = torch.randn(200, 12)
+    (weight,) = weights(layer)
+    before = weight.parameter.detach().norm(dim=1)
+    groups = param_groups(layer, linear=L1(0.3))
+    trained(layer, groups, inputs, inputs[:, :3], lr=0.05, steps=300)
+    torch.testing.assert_close(weight.parameter.detach().norm(dim=1), before, rtol=0.1, atol=0)
 
 
 def test_pruned_nets_keep_their_mask():

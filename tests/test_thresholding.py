@@ -193,6 +193,17 @@ def test_the_weights_that_a_layer_computes_with_are_thresholded(wrap, conv):
     assert int(layer(torch.randn(1, 5, 4, 4)).ne(layer.bias.view(-1, 1, 1)).sum()) == 0
 
 
+def test_a_spectral_norm_keeps_the_zeros_and_scales_the_rest():
+    torch.manual_seed(0)
+    layer = parametrizations.spectral_norm(nn.Linear(9, 7))
+    before = layer.eval().weight.detach().clone()
+    threshold_(layer, 0.2)
+    kept = before * (before.abs() > 0.2)
+    assert torch.equal(layer.weight == 0, kept == 0)
+    expected = kept / torch.linalg.matrix_norm(kept, 2)
+    torch.testing.assert_close(layer.weight.detach(), expected, rtol=0.02, atol=1e-3)
+
+
 def test_attention_and_recurrent_layers_are_thresholded_and_embeddings_if_asked_for():
     model = nn.Sequential(nn.Embedding(9, 8), nn.TransformerEncoderLayer(8, 2, 16), nn.LSTM(8, 4))
     model[1].linear1.weight.requires_grad_(False)
