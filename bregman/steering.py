@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor
 
 from bregman.optim import BregmanOptimizer
-from bregman.regularizers import Zero
+from bregman.regularizers import Regularizer, Zero
 
 # Far from the target lambda takes many changes to get there. Adam's first steps move all of v
 # alike: a lambda that falls to their level at once would let most weights in.
@@ -47,7 +47,8 @@ class SparsityTarget:
 
     Args:
         optimizer: LinBreg or AdaBreg. Groups without a regularizer are left alone.
-        density: the share of non-zero weights over the regularized groups, in (0, 1].
+        density: the share of non-zero weights over the regularized groups, in (0, 1], and more
+            than frozen weights alone make up.
         per_group: steer each parameter group to ``density`` by itself. Otherwise all lambdas are
             multiplied by the same factor.
         every: optimizer steps between two changes of lambda.
@@ -55,8 +56,7 @@ class SparsityTarget:
 
     Raises:
         ValueError: an argument is out of range, no group has a regularizer, or one has none of
-            blocks (neither L1 nor GroupL12), or lam = 0; or frozen weights alone are more than the
-            wanted share.
+            blocks (neither L1 nor GroupL12), or lam = 0.
     """
 
     def __init__(
@@ -115,7 +115,9 @@ class SparsityTarget:
                 continue
             factor = min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
             for group in together:
+                old = group["reg"]
                 self._change(group, factor)
+                self._keep_frozen(group, old, factor)
         self._update_parameters()
 
     @torch.no_grad()
@@ -125,11 +127,11 @@ class SparsityTarget:
         kept = self.density * sum(p.numel() for group in groups for p in group["params"])
         resting = 0
         for group in groups:
-            moving = {p: v for p, v in self._started(group) if p.requires_grad}
+            moving = dict(self._started(group))
             levels += [group["reg"].levels(v).flatten() / group["reg"].lam for v in moving.values()]
             resting += sum(int(p.count_nonzero()) for p in group["params"] if p not in moving)
         if levels and resting >= kept:
-            warnings.warn(
+            warn(
                 f"SparsityTarget: lambda stays, weights that don't move alone are {resting}, and "
                 f"{round(kept)} are wanted",
                 stacklevel=2,
@@ -142,22 +144,27 @@ class SparsityTarget:
         old = group["reg"]
         new = dataclasses.replace(old, lam=factor * old.lam)
         for p, v in self._started(group):
-            shift = old.subgrad(p)
-            if not p.requires_grad:
-                # no block comes or goes, now or when it is trained again
-                v.mul_(torch.where(p == 0, factor, 1)).add_(shift, alpha=factor - 1)
-                continue
             # a subgradient is zero where theta is: newcomers keep v
-            v.add_(shift.mul_(old.levels(v) > new.lam), alpha=(1 - self.shrinkage) * (factor - 1))
+            shift = old.subgrad(p).mul_(old.levels(v) > new.lam)
+            v.add_(shift, alpha=(1 - self.shrinkage) * (factor - 1))
         group["reg"] = new
 
     @torch.no_grad()
+    def _keep_frozen(self, group: dict[str, Any], old: Regularizer, factor: float) -> None:
+        """Give frozen weights a v that fits the new lambda, with which no block comes or goes."""
+        for p in group["params"]:
+            v = self.optimizer.state.get(p, {}).get("subgrad")
+            if not p.requires_grad and v is not None:
+                v.mul_(torch.where(p == 0, factor, 1))
+                v.add_(group["reg"].subgrad(p)).sub_(old.subgrad(p))
+
     def _update_parameters(self) -> None:
+        # what has no v stays as it is
+        state = self.optimizer.state
         params = [p for group in self._regularized() for p in group["params"]]
-        frozen = {p: p.clone() for p in params if not p.requires_grad}
+        frozen = {p: state.pop(p) for p in params if not p.requires_grad and p in state}
         self.optimizer.update_parameters()
-        for p, value in frozen.items():
-            p.copy_(value)
+        state.update(frozen)
 
     def _together(self, groups: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         return [[group] for group in groups] if self.per_group else [groups]
@@ -169,7 +176,7 @@ class SparsityTarget:
 
     def _started(self, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
         # a parameter that never had a gradient has no v
-        states = ((p, self.optimizer.state.get(p, {})) for p in group["params"])
+        states = ((p, self.optimizer.state.get(p, {})) for p in group["params"] if p.requires_grad)
         return [(p, state["subgrad"]) for p, state in states if "subgrad" in state]
 
     def state_dict(self) -> dict[str, Any]:
