@@ -300,8 +300,8 @@ def param_groups(
             slices of its weight; or as in ``weights``.
 
     Warns:
-        UserWarning: weights are left out though a regularizer is given, or no weight takes one;
-            they are named.
+        UserWarning: weights are left out though a regularizer is given, or no weight takes one
+            (where ``linear`` and ``conv`` are the same, one kind is enough); they are named.
     """
     given = {"linear": linear, "conv": conv, "embedding": embedding}
     # by kind, and by the dimensions of the regularizer where they are swapped
@@ -325,9 +325,9 @@ def param_groups(
             "meant",
             stacklevel=2,
         )
+    taken = [given[kind] for (kind, _), group in groups.items() if group["params"]]
     for kind, reg in given.items():
-        taken = [group["params"] for key, group in groups.items() if key[0] == kind]
-        if _regularizes(reg) and not any(taken):
+        if _regularizes(reg) and reg not in taken:
             warnings.warn(
                 f"param_groups: {type(model).__name__} has no trained {kind} weight that could "
                 f"take {kind}={reg}",

@@ -127,8 +127,14 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
             of one sample, which has no variance, goes along with the one before it.
 
     Raises:
+        TypeError: batches is one tensor, whose items are samples.
         ValueError: there is no batch; nothing changes.
     """
+    if isinstance(batches, Tensor):
+        raise TypeError(
+            "batches must be an iterable of batches, such as inputs.split(1000), got one tensor of "
+            f"shape {tuple(batches.shape)}"
+        )
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if not norms:
         return

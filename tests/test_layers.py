@@ -308,6 +308,9 @@ def test_embeddings_take_a_regularizer_of_their_own():
 def test_a_regularizer_that_nothing_takes_is_said():
     with pytest.warns(UserWarning, match=r"Linear has no trained conv weight .* conv=L1"):
         param_groups(nn.Linear(3, 2), linear=L1(0.1), conv=L1(0.2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        param_groups(nn.Linear(3, 2), linear=L1(0.1), conv=L1(0.1))  # whatever the layers are
     frozen = nn.LSTM(3, 2).requires_grad_(False)
     with pytest.warns(UserWarning, match=r"LSTM has no trained linear weight"):
         param_groups(frozen, linear=L1(0.1))

@@ -312,6 +312,8 @@ def test_without_a_batch_nothing_changes():
         refresh_batch_norm_(model, [])
     assert all(torch.equal(tensor, before[name]) for name, tensor in state(model).items())
     assert model[1].momentum == 0.1
+    with pytest.raises(TypeError, match=r"got one tensor of shape \(20, 2, 6, 6\)"):
+        refresh_batch_norm_(model, torch.randn(20, 2, 6, 6))
 
 
 def test_a_model_without_weights_is_named():

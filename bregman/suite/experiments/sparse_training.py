@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from bregman.flops import forward_flops, layer_densities, training_share
 from bregman.initialization import sparse_init_
-from bregman.layers import CONV, param_groups, weight_layers, weights
+from bregman.layers import CONV, param_groups, weight_layers
 from bregman.multilevel import Multilevel
 from bregman.multilevel.chains import links
 from bregman.optim import BregmanOptimizer
@@ -235,11 +235,7 @@ def make_optimizer(config: SparseTraining, model: nn.Module) -> Optimizer:
         linear, conv = GroupL12(config.lam, dim=1), GroupL12(config.lam, dim=(1, 2, 3))
     elif config.lam:
         linear = conv = L1(config.lam)
-    layers = sparse_layers(config, model)
-    kinds = {weight.kind for weight in weights(layers)}
-    groups = param_groups(
-        layers, linear if "linear" in kinds else None, conv if "conv" in kinds else None
-    )
+    groups = param_groups(sparse_layers(config, model), linear, conv)
     groups = [group for group in groups if group["reg"] is not None]
     held = {p for group in groups for p in group["params"]}
     groups.append({"params": [p for p in model.parameters() if p not in held], "reg": None})
