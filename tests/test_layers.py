@@ -8,7 +8,16 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from bregman import L1, GroupL12, LinBreg, Multilevel, Zero, param_groups, sparse_init_
+from bregman import (
+    L1,
+    GroupL12,
+    LinBreg,
+    Multilevel,
+    Zero,
+    param_groups,
+    sparse_init_,
+    sparsity_summary,
+)
 from bregman.flops import layer_densities
 from bregman.layers import modes_kept, weights
 
@@ -230,7 +239,7 @@ def test_what_can_not_be_handled_is_refused_by_name():
         weights(product)
 
 
-def test_measures_end_a_cycle_of_frozen_steps():
+def test_within_a_cycle_of_frozen_steps_the_whole_weights_are_measured():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     sparse_init_(model, 0.6, generator=torch.Generator().manual_seed(0))
@@ -241,11 +250,12 @@ def test_measures_end_a_cycle_of_frozen_steps():
         F.mse_loss(model(torch.randn(8, 6)), torch.zeros(8, 2)).backward()
         optimizer.step()
     assert cycle.frozen
-    densities = layer_densities(model)
-    assert not cycle.frozen
+    densities, summary = layer_densities(model), sparsity_summary(model)
+    cycle.finish()
     whole = {str(i): model[i].weight for i in (0, 2)}
     assert [w.shape for w in whole.values()] == [(5, 6), (2, 5)]
     assert densities == {name: int((w != 0).sum()) / w.numel() for name, w in whole.items()}
+    assert summary == sparsity_summary(model)
     assert densities["0"] < 1
 
 
