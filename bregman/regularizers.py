@@ -7,7 +7,8 @@ optimizer's group a new one (``dataclasses.replace``).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +19,12 @@ class Regularizer(ABC):
     """A convex, lower semicontinuous J with a closed-form prox (section 1.4).
 
     Subclass it as a frozen dataclass of plain numbers: optimizer checkpoints then load with torch's
-    default ``torch.load``, since every subclass is registered as safe.
+    default ``torch.load``, since every subclass is registered as safe. What the optimizers need is
+    abstract here. ``blocks``, ``levels`` and ``quadratic_weight`` say more of a
+
+        J(x) = sum_b lam N(x_b) + mu/2 ||x||^2,    N positively homogeneous,
+
+    and what implements them is frozen by ``Multilevel`` and steered by ``SparsityTarget``.
     """
 
     def __init_subclass__(cls) -> None:
@@ -50,13 +56,38 @@ class Regularizer(ABC):
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         """The Euclidean distance of p to dJ(x), a 0-d tensor: zero iff p is a subgradient."""
 
+    @property
+    def quadratic_weight(self) -> float:
+        """mu of the term mu/2 ||x||^2 of J, 0 without one."""
+        return 0.0
+
+    def blocks(self, ndim: int) -> tuple[int, ...] | None:
+        """The dimensions that make up one block, of a J that is a sum over blocks.
+
+        Args:
+            ndim: the number of dimensions of x.
+
+        Returns:
+            Numbers in range(ndim), none of them if single entries are the blocks; None if J is no
+            sum over blocks that a large enough lam sets to zero.
+        """
+        return None
+
     def levels(self, v: Tensor) -> Tensor:
-        """For every entry of v the lam from which on the prox sets its block to zero, of v's shape.
+        """Of every entry of v the lam from which on it is zero, and with it its block; v's shape.
+
+        The entry of theta = prox_{delta J}(delta v) is zero if and only if its level is <= lam,
+        whatever delta is.
 
         Raises:
             ValueError: J has no blocks that a large enough lam sets to zero.
         """
         raise ValueError(f"{type(self).__name__} has no blocks that a larger lam sets to zero")
+
+    def with_lam(self, lam: float) -> Self:
+        """The same J with another lam; mu stays."""
+        fields: dict[str, Any] = {"lam": lam}
+        return replace(self, **fields)  # type: ignore[type-var]
 
     def check_shape(self, shape: torch.Size) -> None:  # noqa: B027 (most J fit every shape)
         """Raise ValueError when J is not defined on tensors of this shape."""
@@ -121,6 +152,9 @@ class L1(Regularizer):
     def subgrad(self, x: Tensor) -> Tensor:
         return self.lam * x.sign()
 
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return ()
+
     def levels(self, v: Tensor) -> Tensor:
         return v.abs()
 
@@ -169,6 +203,9 @@ class GroupL12(Regularizer):
         # scaled first, since the square of a tiny number is zero
         x = x / self._nonzero(self._sums(x))
         return self._threshold(x) * x / self._nonzero(self._norms(x))
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return tuple(d % ndim for d in self._dims)
 
     def levels(self, v: Tensor) -> Tensor:
         return self._norms(v).div(math.sqrt(self._group_size(v))).expand_as(v)
@@ -227,6 +264,9 @@ class SparseGroup(Regularizer):
     J is L1(lam_l1) + GroupL12(lam_group, dim). The prox of this sum is exactly the composition of
     the two: soft thresholding first, then the group shrinkage.
 
+    Its lam is the sum of the two weights, and ``with_lam`` keeps their ratio: J is lam times the
+    sparse-group norm with the mixing parameter alpha = lam_l1 / lam.
+
     Args:
         lam_l1: the weight >= 0 of the single entries.
         lam_group: the weight >= 0 of the groups, which sqrt(n_g) multiplies.
@@ -253,6 +293,36 @@ class SparseGroup(Regularizer):
 
     def subgrad(self, x: Tensor) -> Tensor:
         return self._l1.subgrad(x) + self._group.subgrad(x)
+
+    @property
+    def lam(self) -> float:
+        """The weight of both parts together."""
+        return self.lam_l1 + self.lam_group
+
+    def with_lam(self, lam: float) -> Self:
+        if not self.lam:
+            raise ValueError(f"a weight must be positive for their ratio to be kept, got {self}")
+        l1, group = (lam * (weight / self.lam) for weight in (self.lam_l1, self.lam_group))
+        return replace(self, lam_l1=l1, lam_group=group)
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return self._group.blocks(ndim)
+
+    def levels(self, v: Tensor) -> Tensor:
+        # a group is zero from the root s of ||(|v_g| - a s)_+|| = b sqrt(n_g) s on, a + b = 1: the
+        # left minus the right side is convex and falls, so Newton's steps from 0 rise to the root
+        unit, s = self.with_lam(1.0), v.new_zeros(())
+        a, b = unit.lam_l1, unit._group._threshold(v)
+        for _ in range(50):
+            rest = v.abs().sub_(a * s).relu_()
+            norms = unit._group._norms(rest)
+            slope = a * rest.sum(unit._group._dims, keepdim=True) / unit._group._nonzero(norms) + b
+            rise = (norms - b * s) / unit._group._nonzero(slope)
+            if not bool((rise > 0).any()):
+                break
+            s = s + rise.relu_()
+        s = s.expand_as(v)
+        return torch.minimum(v.abs() / a, s) if a else s
 
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         # a zero group: dJ is the cube lam_l1 [-1, 1]^n plus the ball of radius lam_group sqrt(n)
@@ -301,6 +371,16 @@ class ElasticNet(Regularizer):
     def subgrad(self, x: Tensor) -> Tensor:
         return L1(self.lam).subgrad(x).add_(x, alpha=self.mu)
 
+    @property
+    def quadratic_weight(self) -> float:
+        return self.mu
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return ()
+
+    def levels(self, v: Tensor) -> Tensor:
+        return v.abs()
+
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         return L1(self.lam).subdiff_distance(p - self.mu * x, x)
 
@@ -333,6 +413,12 @@ class NonNegativeL1(Regularizer):
     def subgrad(self, x: Tensor) -> Tensor:
         _check_domain(x, type(self).__name__)
         return self.lam * x.sign()
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return ()
+
+    def levels(self, v: Tensor) -> Tensor:
+        return v.relu()
 
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         # dJ is {lam} where x > 0 and the half line below lam where x = 0

@@ -19,7 +19,9 @@ from bregman.regularizers import (
     Nuclear,
     Regularizer,
     SparseGroup,
+    Zero,
 )
+from bregman.steering import SparsityTarget
 
 SHAPE = (6, 5)
 ACCURATE = dict(solver=cp.SCS, eps_abs=1e-11, eps_rel=1e-11, max_iters=200_000)
@@ -184,6 +186,118 @@ def test_values() -> None:
     assert NonNegative()(x) == math.inf
     assert NonNegativeL1(0.3)(x.abs()) == pytest.approx(float(0.3 * x.abs().sum()))
     assert NonNegative()(x.abs()) == 0
+
+
+def test_blocks_and_quadratic_weight() -> None:
+    for reg, blocks in [
+        (SparseGroup(0.3, 0.2, (-1, 2)), (3, 2)),
+        (GroupL12(0.3, -1), (3,)),
+        (L1(0.3), ()),
+        (ElasticNet(0.4, 0.7), ()),
+        (NonNegativeL1(0.3), ()),
+        (NonNegative(), ()),
+        (Nuclear(0.8), None),
+        (Zero(), None),
+    ]:
+        assert reg.blocks(4) == blocks
+    assert ElasticNet(0.4, 0.7).quadratic_weight == 0.7
+    assert L1(0.3).quadratic_weight == NonNegative().quadratic_weight == 0
+
+
+LEVELED = [reg for reg in REGS if not isinstance(reg, Nuclear | NonNegative)]
+
+
+@pytest.mark.parametrize("reg", LEVELED, ids=repr)
+def test_the_value_is_a_sum_over_blocks_and_a_quadratic_term(reg: Regularizer) -> None:
+    x = sample(20).abs()
+    dims = reg.blocks(2)
+    assert dims is not None
+    moved = x.movedim(dims, tuple(range(-len(dims), 0))) if dims else x
+    blocks = moved.flatten(0, 1 - len(dims)) if len(dims) < 2 else moved.unsqueeze(0)
+    total = 0.0
+    for i in range(len(blocks)):
+        alone = torch.zeros_like(blocks)
+        alone[i] = blocks[i]
+        alone = alone.view(moved.shape)
+        total += float(reg(alone.movedim(tuple(range(-len(dims), 0)), dims) if dims else alone))
+    assert total == pytest.approx(float(reg(x)))
+    # what is left without the quadratic term is positively homogeneous, in x and in lam
+    homogeneous = lambda r, y: float(r(y)) - r.quadratic_weight / 2 * float(y.square().sum())  # noqa: E731
+    assert homogeneous(reg, 3 * x) == pytest.approx(3 * homogeneous(reg, x))
+    scaled = reg.with_lam(3 * reg.lam)
+    assert scaled.lam == pytest.approx(3 * reg.lam)
+    assert scaled.quadratic_weight == reg.quadratic_weight
+    assert homogeneous(scaled, x) == pytest.approx(3 * homogeneous(reg, x))
+
+
+@pytest.mark.parametrize("delta", [0.4, 3.0])
+@pytest.mark.parametrize("reg", LEVELED, ids=repr)
+def test_levels_are_the_lam_from_which_on_an_entry_is_zero(reg: Regularizer, delta: float) -> None:
+    v = sample(21)
+    levels = reg.levels(v)
+    assert levels.shape == v.shape
+    every = levels.unique()
+    for lam in [0.5 * every[every > 0][0], *(0.5 * (every[1:] + every[:-1])), 2 * every[-1]]:
+        theta = reg.with_lam(float(lam)).prox(delta * v, delta)
+        assert torch.equal(theta != 0, levels > lam)
+    # the largest level of a block is where the whole of it goes
+    if dims := reg.blocks(2):
+        for lam in (0.7, 1.0, 1.3):
+            theta = reg.with_lam(lam).prox(v)
+            assert torch.equal((theta != 0).sum(dims) > 0, levels.amax(dims) > lam)
+
+
+def test_levels_of_sparse_groups_far_apart() -> None:
+    # from tiny to huge entries in one group, and groups of zeros
+    v = sample(22, (20, 300)) * 10.0 ** (8 * sample(23, (20, 300)))
+    v[3], v[5, :200] = 0, 0
+    for reg in (SparseGroup(0.5, 0.1, 1), SparseGroup(0.01, 1.0, 1), SparseGroup(1.0, 1.0, 0)):
+        levels = reg.levels(v)
+        assert torch.equal(levels == 0, v == 0)
+        edge = levels.amax(reg.blocks(2)).max()
+        assert reg.with_lam(float(edge) * (1 - 1e-9)).prox(v).any()
+        assert not reg.with_lam(float(edge) * (1 + 1e-9)).prox(v).any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(Regularizer):
+    """lam w ||x||_1, a regularizer of a user's own that says what it is."""
+
+    lam: float
+    w: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lam * self.w * x.abs().sum()
+
+    def prox(self, x, step=1.0, *, out=None):
+        z = L1(self.lam * self.w).prox(x, step)
+        return z if out is None else out.copy_(z)
+
+    def subgrad(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lam * self.w * x.sign()
+
+    def subdiff_distance(self, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return L1(self.lam * self.w).subdiff_distance(p, x)
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return ()
+
+    def levels(self, v: torch.Tensor) -> torch.Tensor:
+        return v.abs() / self.w
+
+
+def test_a_regularizer_of_ones_own_is_trained_and_steered() -> None:
+    p = torch.nn.Parameter(torch.zeros(SHAPE, dtype=torch.float64))
+    optimizer = LinBreg([p], lr=1.0, reg=Weighted(0.3, 2.0))
+    p.grad = -sample(24)
+    optimizer.step()
+    target = SparsityTarget(optimizer, 0.4, every=1, shrinkage=1.0)
+    for _ in range(5):
+        target.step()
+    (group,) = optimizer.param_groups
+    assert group["reg"].w == 2.0
+    assert group["reg"].lam != 0.3
+    assert p.count_nonzero() == 12
 
 
 def test_outside_the_domain() -> None:
