@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bregman.optim.options import check_keys, check_options
+from bregman.regularizers import Regularizer, Zero
 
 # options that a checkpoint may lack, since they are younger, and what it was written with
 _YOUNGER = {"maximize": False, "fused": None, "weight_decay": 0.0}
@@ -19,6 +20,8 @@ _ALGORITHM = {"lr", "reg", "momentum", "betas", "eps", "delta"}
 class RegularizedOptimizer(Optimizer):
     """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
 
+    _options: list[list[Any]] = []  # noqa: RUF012 (replaced, never changed): as last checked
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, as in torch.
 
@@ -27,7 +30,7 @@ class RegularizedOptimizer(Optimizer):
         Raises:
             ValueError: a key looks like an option and is none, an option is out of range, a
                 parameter is complex or on the meta device, or the regularizer does not fit a
-                parameter's shape.
+                parameter's shape or the way in which it is sharded.
         """
         check_keys(type(self).__name__, param_group, self.defaults.keys())
         options = {**self.defaults, **param_group}
@@ -43,6 +46,7 @@ class RegularizedOptimizer(Optimizer):
                         f"{tuple(p.shape)} on the meta device"
                     )
                 options["reg"].check_shape(p.shape)
+                _check_sharding(p, options["reg"])
             except ValueError:
                 self.param_groups.pop()
                 raise
@@ -66,10 +70,11 @@ class RegularizedOptimizer(Optimizer):
         def check(_: Optimizer, state_dict: dict[str, Any]) -> None:
             loaded.update(state_dict)
             for group in state_dict["param_groups"]:
-                if missing := self.defaults.keys() & _ALGORITHM - group.keys():
+                own = self.defaults.keys() & _ALGORITHM
+                if not own <= group.keys() or "delta" in group.keys() - own:
                     raise ValueError(
-                        f"state_dict must be one of {type(self).__name__}, got one whose "
-                        f"parameter groups lack {sorted(missing)}: that of another optimizer"
+                        f"state_dict must be one of {type(self).__name__} with {sorted(own)}, got "
+                        f"that of another optimizer with {sorted(group)}"
                     )
                 check_keys(type(self).__name__, group, self.defaults.keys())
 
@@ -130,20 +135,36 @@ class RegularizedOptimizer(Optimizer):
                 sign = -1 if group["maximize"] else 1
                 grads = list(torch._foreach_add(grads, params, alpha=sign * mu))
             self._update(group, params, grads)
-        self._after_updates()
+        self._after_updates([p for _, params, _ in active for p in params])
         return loss
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
 
-    def _after_updates(self) -> None:
-        """What is left to do when all groups had their step."""
+    def _after_updates(self, params: list[Tensor]) -> None:
+        """What is left to do when all parameters with a gradient had their step."""
 
     def _checked_groups(self) -> list[dict[str, Any]]:
         """The groups, whose options a scheduler or the user may have set meanwhile."""
-        for group in self.param_groups:
-            check_options(group, tensors=False)
+        options = [[group[name] for name in self.defaults] for group in self.param_groups]
+        if options != self._options:
+            for group, values in zip(self.param_groups, options, strict=True):
+                check_options(group, tensors=False)
+                values[:] = [group[name] for name in self.defaults]
+            self._options = options
         return self.param_groups
+
+
+def _check_sharding(p: Tensor, reg: Regularizer) -> None:
+    """Raise ValueError when a process would not have the whole of a block (a DTensor of torch)."""
+    blocks = range(p.dim()) if (dims := reg.blocks(p.dim())) is None else dims
+    for i, placement in enumerate(getattr(p, "placements", ())):
+        split = placement.is_shard() and p.device_mesh.size(i) > 1  # type: ignore[attr-defined]
+        if split and placement.dim in blocks and not isinstance(reg, Zero):
+            raise ValueError(
+                f"{reg} needs whole blocks, got a parameter of shape {tuple(p.shape)} that is "
+                f"sharded along dimension {placement.dim}"
+            )
 
 
 def precision(p: Tensor) -> torch.dtype:

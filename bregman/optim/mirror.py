@@ -1,13 +1,14 @@
 """The subgradient variable v, and the way back to theta."""
 
 import warnings
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bregman.optim.base import RegularizedOptimizer, precision
-from bregman.optim.proxes import prox_into, prox_together
+from bregman.optim.proxes import prox_together
 from bregman.regularizers import Regularizer
 
 
@@ -18,9 +19,9 @@ class BregmanOptimizer(RegularizedOptimizer):
     many times the step; "reg_scale" in a parameter's state, a factor on J.
     """
 
-    # torch's counts of changes after the last step, and parameters whose v has not moved yet; not
-    # part of the state: a copy or a loaded checkpoint starts without
-    _versions: dict[Tensor, int] = {}  # noqa: RUF012 (replaced, never changed)
+    # by id, torch's counts of changes after the last step; parameters whose v has not moved yet.
+    # Not part of the state: a copy or a loaded checkpoint starts without
+    _versions: dict[int, int] = {}  # noqa: RUF012 (replaced, never changed)
     _unmoved: frozenset[Tensor] = frozenset()
     _told = False
 
@@ -95,29 +96,31 @@ class BregmanOptimizer(RegularizedOptimizer):
             scaled = vs if delta == 1 else list(torch._foreach_mul(vs, delta))
             prox_together(reg, delta, scaled, params)
 
-    def _after_updates(self) -> None:
+    def _after_updates(self, params: list[Tensor]) -> None:
         if self._told or torch.compiler.is_compiling():
             return
-        before = self._versions
-        self._versions = {
-            p: p._version if p.grad is not None else before[p]
-            for group in self.param_groups
-            for p in group["params"]
-            if p.grad is not None or p in before
-        }
+        versions = _versions(params)
+        if len(versions) < sum(len(group["params"]) for group in self.param_groups):
+            held = {id(p) for group in self.param_groups for p in group["params"]}
+            versions = {p: n for p, n in self._versions.items() if p in held} | versions
+        self._versions = versions
 
     def _tell_of_edits(
         self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
     ) -> None:
         """Warn, once, if a parameter has changed since the last step and is not what v says."""
-        known = self._versions
+        known, versions = self._versions, _versions(params)
+        if versions.items() <= known.items():
+            return
         for p, state in zip(params, states, strict=True):
-            if known.get(p, p._version) == p._version:
+            if known.get(id(p), p._version) == p._version:
                 continue
             theta = torch.empty_like(p)
             _mirror_step(theta, state, group["reg"], group["delta"])
-            rounding = 16 * torch.finfo(p.dtype).eps * group["delta"] * state["subgrad"].abs().max()
-            if bool((p - theta).abs().max() > rounding):
+            v = state["subgrad"]
+            rounding = 16 * torch.finfo(v.dtype).eps * group["delta"] * v.abs().max()
+            rounding = rounding + torch.finfo(p.dtype).eps * theta.abs()
+            if bool(((p - theta).abs() > rounding).any()):
                 self._told = True
                 warnings.warn(
                     f"a parameter of shape {tuple(p.shape)} was changed from outside between two "
@@ -126,6 +129,10 @@ class BregmanOptimizer(RegularizedOptimizer):
                     stacklevel=2,
                 )
                 return
+
+
+def _versions(params: list[Tensor]) -> dict[int, int]:
+    return dict(zip(map(id, params), map(attrgetter("_version"), params), strict=True))
 
 
 def _zeros(p: Tensor) -> Tensor:
@@ -145,4 +152,7 @@ def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: f
     scaled = v if delta == 1 else torch.mul(v, delta, out=p if p.dtype == v.dtype else None)
     if "reg_scale" in state:
         delta *= state["reg_scale"].item()
-    prox_into(reg, delta, scaled, p)
+    if p.dtype == v.dtype:
+        reg.prox(scaled, delta, out=p)
+    else:
+        p.copy_(reg.prox(scaled, delta))

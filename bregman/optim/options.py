@@ -35,10 +35,11 @@ def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) ->
     for key in group.keys() - options - _TORCH_KEYS:
         if key in _WITHOUT_EFFECT and group[key] == _WITHOUT_EFFECT[key]:
             continue
-        real = {name: name for name in [*_WITHOUT_EFFECT, *options]}
-        near = get_close_matches(str(key).lower(), real | _SYNONYMS, n=1, cutoff=0.8)
+        names = {name: name for name in [*_WITHOUT_EFFECT, *options]}
+        names |= {synonym: name for synonym, name in _SYNONYMS.items() if name in options}
+        near = get_close_matches(str(key).lower(), names, n=1, cutoff=0.8)
         if near or key in ("betas", "eps"):
-            meant = (real | _SYNONYMS)[near[0]] if near else key
+            meant = names[near[0]] if near else key
             hint = f"did you mean {meant!r}, " if meant in options else ""
             raise ValueError(
                 f"unknown option [{key!r}] = {group[key]!r} in a parameter group of {kind}, {hint}"

@@ -1,5 +1,6 @@
 """theta <- prox(x), for one parameter or for many together."""
 
+import math
 from collections import defaultdict
 from collections.abc import Hashable
 
@@ -58,6 +59,7 @@ def _regroup(x: Tensor, dims: tuple[int, ...], like: Tensor | None = None) -> Te
     beside = [d for d in range(x.dim()) if d not in dims]
     first = list(range(len(beside)))
     moved = x.movedim(beside, first)
-    ones = [1 for _ in first[1:]]
-    counts = [-1, *ones] if like is None else [like.shape[d] for d in beside]
+    counts = [math.prod(moved.shape[: len(beside)]), *(1 for _ in first[1:])]
+    if like is not None:
+        counts = [like.shape[d] for d in beside]
     return moved.reshape(*counts, *moved.shape[len(beside) :]).movedim(first, beside)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 # where checkpoints find the package's own regularizers, in whichever file they are
 _PUBLIC = "bregman.regularizers"
+# softshrink takes no infinite lambda
+_LARGEST = torch.finfo(torch.float32).max
 
 
 class Regularizer(ABC):
@@ -109,8 +111,7 @@ def times(step: float, weight: float) -> float:
     """
     if not step >= 0:
         raise ValueError(f"step must be non-negative, got {step}")
-    # softshrink takes no infinite lambda
-    return min(step * weight, torch.finfo(torch.float32).max) if weight else 0.0
+    return min(step * weight, _LARGEST) if weight else 0.0
 
 
 @dataclass(frozen=True)
