@@ -729,6 +729,7 @@ def test_grad_scaler(name, fused):
 
 def distributed_worker(rank, folder):
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", message=".*changed from outside")
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )

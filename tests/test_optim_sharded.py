@@ -1,6 +1,7 @@
 """Parameters that FSDP2 shards over two processes: the numbers of one process, or words."""
 
 import os
+import warnings
 
 import pytest
 import torch
@@ -18,36 +19,39 @@ OPTIMIZERS = {
     "AdaBreg": lambda groups: AdaBreg(groups, lr=0.02, weight_decay=0.1),
     "ProxGD": lambda groups: ProxGD(groups, lr=0.1),
 }
+# of the linear and the convolution weight
 REGULARIZERS = {
-    "l1": L1(0.1),
-    "elastic net": ElasticNet(0.1, 0.5),
-    "rows": GroupL12(0.05, dim=1),
+    "l1": (L1(0.1), L1(0.1)),
+    "elastic net": (ElasticNet(0.1, 0.5), ElasticNet(0.1, 0.5)),
+    "rows and kernels": (GroupL12(0.05, dim=1), GroupL12(0.05, dim=(2, 3))),
 }
 
 
 def make_model():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 4)).double()
+        model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 4))
+        model.double()
         with torch.no_grad():
-            model[0].weight[2:5] = 0
+            model[0].weight[0] = 0
+            model[3].weight[1:3] = 0
     return model
 
 
 def train(model, optimizer, steps=5):
     generator = torch.Generator().manual_seed(1)
     for _ in range(steps):
-        x = torch.randn(16, 5, generator=generator, dtype=torch.float64)
+        x = torch.randn(16, 2, 3, 3, generator=generator, dtype=torch.float64)
         optimizer.zero_grad()
-        (model(x) - x[:, :4].sin()).square().mean().backward()
+        (model(x) - x.flatten(1)[:, :4].sin()).square().mean().backward()
         optimizer.step()
 
 
-def groups(model, reg):
-    weights = [p for p in model.parameters() if p.dim() == 2]
+def groups(model, linear, conv=None):
     return [
-        {"params": weights, "reg": reg},
-        {"params": [p for p in model.parameters() if p.dim() < 2]},
+        {"params": [model[3].weight], "reg": linear},
+        {"params": [model[0].weight], "reg": conv},
+        {"params": [model[0].bias, model[3].bias]},
     ]
 
 
@@ -55,16 +59,17 @@ def worker(rank, folder):
     from torch.distributed.fsdp import fully_shard
 
     torch.set_num_threads(1)
+    warnings.filterwarnings("error", message=".*changed from outside")
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     mesh = torch.distributed.init_device_mesh("cpu", (2,))
     results = {}
     for name, make in OPTIMIZERS.items():
-        for kind, reg in REGULARIZERS.items():
+        for kind, regs in REGULARIZERS.items():
             model = make_model()
             fully_shard(model, mesh=mesh)
-            train(model, make(groups(model, reg)))
+            train(model, make(groups(model, *regs)))
             results[name, kind] = [p.full_tensor() for p in model.parameters()]
     model = make_model()
     fully_shard(model, mesh=mesh)
@@ -82,9 +87,9 @@ def test_two_processes_do_as_one(tmp_path):
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     sparse = set()
     for name, make in OPTIMIZERS.items():
-        for kind, reg in REGULARIZERS.items():
+        for kind, regs in REGULARIZERS.items():
             model = make_model()
-            train(model, make(groups(model, reg)))
+            train(model, make(groups(model, *regs)))
             expected = [p.detach() for p in model.parameters()]
             for found in (first[name, kind], second[name, kind]):
                 torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)

@@ -95,7 +95,8 @@ class GroupL12(Regularizer):
         # groups, and on one thread it is slow for groups of a few numbers (mv has one thread, and
         # what other cores wrote comes to it slowly); but its derivative at zero is zero, not NaN.
         x = x.float() if x.dtype.itemsize < 4 else x
-        if x.is_cpu and not torch.is_grad_enabled():
+        # Sharded tensors can't be reshaped.
+        if x.is_cpu and not torch.is_grad_enabled() and type(x) in (Tensor, torch.nn.Parameter):
             n = self._group_size(x)
             last = range(x.dim() - len(self._dims), x.dim())
             if all(x.stride(d) != 1 for d in self._dims):
