@@ -300,6 +300,115 @@ def test_a_regularizer_of_ones_own_is_trained_and_steered() -> None:
     assert p.count_nonzero() == 12
 
 
+EXTREMES = [
+    [1e20, 1.0], [3e38, 3e38], [1e-30, 1e-30], [1e-45, 0.0], [1e-20, 3e-21], [1e19, -2e19],
+    [3.0, 4.0], [0.0, 0.0], [1e30, 1e-30],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("lam", [0.0, 1e-30, 1e-21, 1e-13, 0.1, 1e13, 1e19, 1e30])
+@pytest.mark.parametrize("x", EXTREMES, ids=str)
+def test_groups_where_squares_are_zero_or_infinite(
+    x: list[float], lam: float, threads: int
+) -> None:
+    # double precision holds these squares
+    wide = torch.tensor(x).double()
+    norm = wide.norm()
+    shrunk = (norm - lam * math.sqrt(2)).clamp(min=0) / norm if norm else norm
+    slack = 1e-6 * float(norm) if 0.5 < norm / (lam * math.sqrt(2) or 1) < 2 else 1e-44
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            for reg in (GroupL12(lam, 0), SparseGroup(0.0, lam, 0)):
+                z = reg.prox(torch.tensor(x))
+                torch.testing.assert_close(z.double(), shrunk * wide, rtol=2e-6, atol=slack)
+                assert reg.prox(torch.tensor(x), out=torch.empty(2)).equal(z)
+    finally:
+        torch.set_num_threads(1)
+    p = GroupL12(lam, 0).subgrad(torch.tensor(x))
+    unit = wide / norm if norm else wide
+    torch.testing.assert_close(p.double(), lam * math.sqrt(2) * unit, rtol=2e-6, atol=1e-6 * lam)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_infinite_entries_and_steps(sign: int) -> None:
+    inf = math.inf
+    x = torch.tensor([sign * inf, 1.0])
+    for reg in (GroupL12(0.1, 0), GroupL12(0.0, 0), SparseGroup(0.0, 0.1, 0)):
+        assert torch.equal(reg.prox(x), x)
+        torch.testing.assert_close(reg.subgrad(x), reg.subgrad(torch.tensor([sign * 1e30, 1.0])))
+    y = torch.tensor([1.0, -1.0])
+    positive, zero = torch.tensor([1.0, 0.0]), torch.zeros(2)
+    for reg, limit in [
+        (NonNegative(), positive),
+        (NonNegativeL1(0.0), positive),
+        (NonNegativeL1(0.1), zero),
+        (L1(0.1), zero),
+        (L1(0.0), y),
+        (GroupL12(0.1, 0), zero),
+        (GroupL12(0.0, 0), y),
+        (ElasticNet(0.1, 0.0), zero),
+        (ElasticNet(0.0, 0.0), y),
+        (Zero(), y),
+    ]:
+        assert torch.equal(reg.prox(y, inf), limit), reg
+    assert float(ElasticNet(0.0, 1.0).prox(y, inf).abs().max()) < 1e-37
+
+
+@pytest.mark.parametrize("step", [-1.0, -1e-9, math.nan])
+def test_a_step_is_not_negative(reg: Regularizer, step: float) -> None:
+    for J in (reg, L1(0.1), GroupL12(0.1, 1), Zero()):
+        with pytest.raises(ValueError, match=f"step must be non-negative, got {step}"):
+            J.prox(sample(1), step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_groups_in_half_precision(dtype: torch.dtype, threads: int) -> None:
+    x = (200 * sample(30, (40, 20))).to(dtype)
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            for dim in (0, 1):
+                reg = GroupL12(100.0, dim)
+                exact = reg.prox(x.double())
+                out = torch.empty_like(x)
+                for z in (reg.prox(x), reg.prox(x, out=out)):
+                    assert z.dtype == dtype
+                    torch.testing.assert_close(z.double(), exact, rtol=0.02, atol=1.0)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_empty_matrices_have_a_subgradient() -> None:
+    for shape in ((0, 3), (3, 0), (0, 0), (2, 0, 3)):
+        x = torch.zeros(shape)
+        assert Nuclear(1.0).subgrad(x).shape == shape
+        assert Nuclear(1.0).subdiff_distance(x, x) == 0
+        assert Nuclear(1.0).prox(x).shape == shape
+
+
+@pytest.mark.parametrize("dim", [1.5, "12", "1", None, (1, 2.0), [None], {}, torch.nn.Linear])
+def test_dims_are_integers(dim: object) -> None:
+    for make in (lambda: GroupL12(0.1, dim), lambda: SparseGroup(0.1, 0.1, dim)):
+        with pytest.raises(ValueError, match="dim must name one or more different dimensions, got"):
+            make()
+
+
+@pytest.mark.parametrize("bad", ["0.1", None, [0.1], L1])
+def test_weights_are_numbers(bad: object) -> None:
+    for make, name in [
+        (lambda: L1(bad), "lam"),
+        (lambda: GroupL12(bad, 1), "lam"),
+        (lambda: SparseGroup(0.1, bad, 1), "lam_group"),
+        (lambda: ElasticNet(0.1, bad), "mu"),
+        (lambda: Nuclear(bad), "lam"),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} must be non-negative and finite, got"):
+            make()
+
+
 def test_outside_the_domain() -> None:
     x = sample(11)
     for reg in (NonNegativeL1(0.3), NonNegative()):

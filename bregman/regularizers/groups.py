@@ -52,7 +52,7 @@ class GroupL12(Regularizer):
         threshold = times(step, self._threshold(x))
         if threshold == 0 or 1e-12 < threshold < 1e12:
             # what is overwritten in the end can hold the squares until then
-            free = out is not None and out.data_ptr() != x.data_ptr() and out.dtype == x.dtype
+            free = out is not None and out.data_ptr() != x.data_ptr() and x.dtype.itemsize >= 4
             norms = self._norms(x, squares=out if free else None)
         else:
             norms = self._scaled_norms(x)
@@ -94,8 +94,8 @@ class GroupL12(Regularizer):
         # On a CPU vector_norm is 3 to 15 times slower than this where memory runs across the
         # groups, and on one thread it is slow for groups of a few numbers (mv has one thread, and
         # what other cores wrote comes to it slowly); but its derivative at zero is zero, not NaN.
-        x = x.float() if x.dtype.itemsize < 4 else x
         # Sharded tensors can't be reshaped.
+        x = x.float() if x.dtype.itemsize < 4 else x
         if x.is_cpu and not torch.is_grad_enabled() and type(x) in (Tensor, torch.nn.Parameter):
             n = self._group_size(x)
             last = range(x.dim() - len(self._dims), x.dim())
