@@ -1,6 +1,5 @@
 """Sparsity on target: lambda is steered until a wanted share of the weights is non-zero."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -56,7 +55,7 @@ class SparsityTarget:
 
     Raises:
         ValueError: an argument is out of range, no group has a regularizer, or one has none of
-            blocks (neither L1 nor GroupL12), or lam = 0.
+            blocks (no ``levels``), or lam = 0.
     """
 
     def __init__(
@@ -142,10 +141,11 @@ class SparsityTarget:
     @torch.no_grad()
     def _change(self, group: dict[str, Any], factor: float) -> None:
         old = group["reg"]
-        new = dataclasses.replace(old, lam=factor * old.lam)
+        new = old.with_lam(factor * old.lam)
         for p, v in self._started(group):
-            # a subgradient is zero where theta is: newcomers keep v
-            shift = old.subgrad(p).mul_(old.levels(v) > new.lam)
+            # a subgradient is zero where theta is: newcomers keep v. mu stays, and with it its part
+            shift = old.subgrad(p).sub_(p, alpha=old.quadratic_weight)
+            shift.mul_(old.levels(v) > new.lam)
             v.add_(shift, alpha=(1 - self.shrinkage) * (factor - 1))
         group["reg"] = new
 

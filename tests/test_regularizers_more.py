@@ -19,7 +19,9 @@ from bregman.regularizers import (
     Nuclear,
     Regularizer,
     SparseGroup,
+    Zero,
 )
+from bregman.steering import SparsityTarget
 
 SHAPE = (6, 5)
 ACCURATE = dict(solver=cp.SCS, eps_abs=1e-11, eps_rel=1e-11, max_iters=200_000)
@@ -184,6 +186,227 @@ def test_values() -> None:
     assert NonNegative()(x) == math.inf
     assert NonNegativeL1(0.3)(x.abs()) == pytest.approx(float(0.3 * x.abs().sum()))
     assert NonNegative()(x.abs()) == 0
+
+
+def test_blocks_and_quadratic_weight() -> None:
+    for reg, blocks in [
+        (SparseGroup(0.3, 0.2, (-1, 2)), (3, 2)),
+        (GroupL12(0.3, -1), (3,)),
+        (L1(0.3), ()),
+        (ElasticNet(0.4, 0.7), ()),
+        (NonNegativeL1(0.3), ()),
+        (NonNegative(), ()),
+        (Nuclear(0.8), None),
+        (Zero(), None),
+    ]:
+        assert reg.blocks(4) == blocks
+    assert ElasticNet(0.4, 0.7).quadratic_weight == 0.7
+    assert L1(0.3).quadratic_weight == NonNegative().quadratic_weight == 0
+
+
+LEVELED = [reg for reg in REGS if not isinstance(reg, Nuclear | NonNegative)]
+
+
+@pytest.mark.parametrize("reg", LEVELED, ids=repr)
+def test_the_value_is_a_sum_over_blocks_and_a_quadratic_term(reg: Regularizer) -> None:
+    x = sample(20).abs()
+    dims = reg.blocks(2)
+    assert dims is not None
+    moved = x.movedim(dims, tuple(range(-len(dims), 0))) if dims else x
+    blocks = moved.flatten(0, 1 - len(dims)) if len(dims) < 2 else moved.unsqueeze(0)
+    total = 0.0
+    for i in range(len(blocks)):
+        alone = torch.zeros_like(blocks)
+        alone[i] = blocks[i]
+        alone = alone.view(moved.shape)
+        total += float(reg(alone.movedim(tuple(range(-len(dims), 0)), dims) if dims else alone))
+    assert total == pytest.approx(float(reg(x)))
+    # what is left without the quadratic term is positively homogeneous, in x and in lam
+    homogeneous = lambda r, y: float(r(y)) - r.quadratic_weight / 2 * float(y.square().sum())  # noqa: E731
+    assert homogeneous(reg, 3 * x) == pytest.approx(3 * homogeneous(reg, x))
+    scaled = reg.with_lam(3 * reg.lam)
+    assert scaled.lam == pytest.approx(3 * reg.lam)
+    assert scaled.quadratic_weight == reg.quadratic_weight
+    assert homogeneous(scaled, x) == pytest.approx(3 * homogeneous(reg, x))
+
+
+@pytest.mark.parametrize("delta", [0.4, 3.0])
+@pytest.mark.parametrize("reg", LEVELED, ids=repr)
+def test_levels_are_the_lam_from_which_on_an_entry_is_zero(reg: Regularizer, delta: float) -> None:
+    v = sample(21)
+    levels = reg.levels(v)
+    assert levels.shape == v.shape
+    every = levels.unique()
+    for lam in [0.5 * every[every > 0][0], *(0.5 * (every[1:] + every[:-1])), 2 * every[-1]]:
+        theta = reg.with_lam(float(lam)).prox(delta * v, delta)
+        assert torch.equal(theta != 0, levels > lam)
+    # the largest level of a block is where the whole of it goes
+    if dims := reg.blocks(2):
+        for lam in (0.7, 1.0, 1.3):
+            theta = reg.with_lam(lam).prox(v)
+            assert torch.equal((theta != 0).sum(dims) > 0, levels.amax(dims) > lam)
+
+
+def test_levels_of_sparse_groups_far_apart() -> None:
+    # from tiny to huge entries in one group, and groups of zeros
+    v = sample(22, (20, 300)) * 10.0 ** (8 * sample(23, (20, 300)))
+    v[3], v[5, :200] = 0, 0
+    for reg in (SparseGroup(0.5, 0.1, 1), SparseGroup(0.01, 1.0, 1), SparseGroup(1.0, 1.0, 0)):
+        levels = reg.levels(v)
+        assert torch.equal(levels == 0, v == 0)
+        edge = levels.amax(reg.blocks(2)).max()
+        assert reg.with_lam(float(edge) * (1 - 1e-9)).prox(v).any()
+        assert not reg.with_lam(float(edge) * (1 + 1e-9)).prox(v).any()
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted(Regularizer):
+    """lam w ||x||_1, a regularizer of a user's own that says what it is."""
+
+    lam: float
+    w: float
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lam * self.w * x.abs().sum()
+
+    def prox(self, x, step=1.0, *, out=None):
+        z = L1(self.lam * self.w).prox(x, step)
+        return z if out is None else out.copy_(z)
+
+    def subgrad(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lam * self.w * x.sign()
+
+    def subdiff_distance(self, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return L1(self.lam * self.w).subdiff_distance(p, x)
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return ()
+
+    def levels(self, v: torch.Tensor) -> torch.Tensor:
+        return v.abs() / self.w
+
+
+def test_a_regularizer_of_ones_own_is_trained_and_steered() -> None:
+    p = torch.nn.Parameter(torch.zeros(SHAPE, dtype=torch.float64))
+    optimizer = LinBreg([p], lr=1.0, reg=Weighted(0.3, 2.0))
+    p.grad = -sample(24)
+    optimizer.step()
+    target = SparsityTarget(optimizer, 0.4, every=1, shrinkage=1.0)
+    for _ in range(5):
+        target.step()
+    (group,) = optimizer.param_groups
+    assert group["reg"].w == 2.0
+    assert group["reg"].lam != 0.3
+    assert p.count_nonzero() == 12
+
+
+EXTREMES = [
+    [1e20, 1.0], [3e38, 3e38], [1e-30, 1e-30], [1e-45, 0.0], [1e-20, 3e-21], [1e19, -2e19],
+    [3.0, 4.0], [0.0, 0.0], [1e30, 1e-30],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("lam", [0.0, 1e-30, 1e-21, 1e-13, 0.1, 1e13, 1e19, 1e30])
+@pytest.mark.parametrize("x", EXTREMES, ids=str)
+def test_groups_where_squares_are_zero_or_infinite(
+    x: list[float], lam: float, threads: int
+) -> None:
+    # double precision holds these squares
+    wide = torch.tensor(x).double()
+    norm = wide.norm()
+    shrunk = (norm - lam * math.sqrt(2)).clamp(min=0) / norm if norm else norm
+    slack = 1e-6 * float(norm) if 0.5 < norm / (lam * math.sqrt(2) or 1) < 2 else 1e-44
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            for reg in (GroupL12(lam, 0), SparseGroup(0.0, lam, 0)):
+                z = reg.prox(torch.tensor(x))
+                torch.testing.assert_close(z.double(), shrunk * wide, rtol=2e-6, atol=slack)
+                assert reg.prox(torch.tensor(x), out=torch.empty(2)).equal(z)
+    finally:
+        torch.set_num_threads(1)
+    p = GroupL12(lam, 0).subgrad(torch.tensor(x))
+    unit = wide / norm if norm else wide
+    torch.testing.assert_close(p.double(), lam * math.sqrt(2) * unit, rtol=2e-6, atol=1e-6 * lam)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_infinite_entries_and_steps(sign: int) -> None:
+    inf = math.inf
+    x = torch.tensor([sign * inf, 1.0])
+    for reg in (GroupL12(0.1, 0), GroupL12(0.0, 0), SparseGroup(0.0, 0.1, 0)):
+        assert torch.equal(reg.prox(x), x)
+        torch.testing.assert_close(reg.subgrad(x), reg.subgrad(torch.tensor([sign * 1e30, 1.0])))
+    y = torch.tensor([1.0, -1.0])
+    positive, zero = torch.tensor([1.0, 0.0]), torch.zeros(2)
+    for reg, limit in [
+        (NonNegative(), positive),
+        (NonNegativeL1(0.0), positive),
+        (NonNegativeL1(0.1), zero),
+        (L1(0.1), zero),
+        (L1(0.0), y),
+        (GroupL12(0.1, 0), zero),
+        (GroupL12(0.0, 0), y),
+        (ElasticNet(0.1, 0.0), zero),
+        (ElasticNet(0.0, 0.0), y),
+        (Zero(), y),
+    ]:
+        assert torch.equal(reg.prox(y, inf), limit), reg
+    assert float(ElasticNet(0.0, 1.0).prox(y, inf).abs().max()) < 1e-37
+
+
+@pytest.mark.parametrize("step", [-1.0, -1e-9, math.nan])
+def test_a_step_is_not_negative(reg: Regularizer, step: float) -> None:
+    for J in (reg, L1(0.1), GroupL12(0.1, 1), Zero()):
+        with pytest.raises(ValueError, match=f"step must be non-negative, got {step}"):
+            J.prox(sample(1), step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_groups_in_half_precision(dtype: torch.dtype, threads: int) -> None:
+    x = (200 * sample(30, (40, 20))).to(dtype)
+    torch.set_num_threads(threads)
+    try:
+        with torch.no_grad():
+            for dim in (0, 1):
+                reg = GroupL12(100.0, dim)
+                exact = reg.prox(x.double())
+                out = torch.empty_like(x)
+                for z in (reg.prox(x), reg.prox(x, out=out)):
+                    assert z.dtype == dtype
+                    torch.testing.assert_close(z.double(), exact, rtol=0.02, atol=1.0)
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_empty_matrices_have_a_subgradient() -> None:
+    for shape in ((0, 3), (3, 0), (0, 0), (2, 0, 3)):
+        x = torch.zeros(shape)
+        assert Nuclear(1.0).subgrad(x).shape == shape
+        assert Nuclear(1.0).subdiff_distance(x, x) == 0
+        assert Nuclear(1.0).prox(x).shape == shape
+
+
+@pytest.mark.parametrize("dim", [1.5, "12", "1", None, (1, 2.0), [None], {}, torch.nn.Linear])
+def test_dims_are_integers(dim: object) -> None:
+    for make in (lambda: GroupL12(0.1, dim), lambda: SparseGroup(0.1, 0.1, dim)):
+        with pytest.raises(ValueError, match="dim must name one or more different dimensions, got"):
+            make()
+
+
+@pytest.mark.parametrize("bad", ["0.1", None, [0.1], L1])
+def test_weights_are_numbers(bad: object) -> None:
+    for make, name in [
+        (lambda: L1(bad), "lam"),
+        (lambda: GroupL12(bad, 1), "lam"),
+        (lambda: SparseGroup(0.1, bad, 1), "lam_group"),
+        (lambda: ElasticNet(0.1, bad), "mu"),
+        (lambda: Nuclear(bad), "lam"),
+    ]:
+        with pytest.raises(ValueError, match=f"{name} must be non-negative and finite, got"):
+            make()
 
 
 def test_outside_the_domain() -> None:

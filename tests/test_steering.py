@@ -11,8 +11,10 @@ from torch.optim import SGD
 from bregman import (
     L1,
     AdaBreg,
+    ElasticNet,
     GroupL12,
     LinBreg,
+    NonNegativeL1,
     Nuclear,
     SparseGroup,
     SparsityTarget,
@@ -31,7 +33,9 @@ OPTIMIZERS = {
 }
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
 every_reg = pytest.mark.parametrize(
-    "reg", [L1(0.3), GroupL12(0.3, dim=1), GroupL12(0.2, dim=0)], ids=["l1", "rows", "columns"]
+    "reg",
+    [L1(0.3), GroupL12(0.3, dim=1), GroupL12(0.2, dim=0), ElasticNet(0.3, 0.5), NonNegativeL1(0.3)],
+    ids=["l1", "rows", "columns", "elastic net", "non-negative"],
 )
 
 
@@ -44,6 +48,7 @@ def one_layer(reg, delta=1.0, shape=(40, 30)):
         + torch.rand(shape[1], generator=generator)
     )
     v = sizes.double() * torch.randn(shape, generator=generator, dtype=torch.float64)
+    v = v.abs() if isinstance(reg, NonNegativeL1) else v
     p = nn.Parameter(torch.zeros_like(v))
     optimizer = LinBreg([p], lr=1.0, reg=reg, delta=delta)
     p.grad = -v * (reg.lam / reg.levels(v).quantile(0.6))
@@ -67,9 +72,9 @@ def change(optimizer, density, **options):
 def test_a_change_reaches_the_density_at_once_and_keeps_v_valid(reg, density, shrinkage):
     p, optimizer = one_layer(reg, delta=2.0)
     (old, old_v, old_lam), (new, v, lam) = change(optimizer, density, shrinkage=shrinkage)
-    block = p.numel() if isinstance(reg, L1) else p.shape[1 - reg.dim[0]]
+    block = math.prod(p.shape[d] for d in reg.blocks(2))
     assert 0.8 < lam / old_lam < 1.25, "not held back"
-    assert abs(int(new.count_nonzero()) - density * p.numel()) <= p.numel() / block / 2
+    assert abs(int(new.count_nonzero()) - density * p.numel()) <= block / 2
     # the blocks above the new lambda, and no others
     assert torch.equal(new != 0, reg.levels(old_v) > lam)
     reg = optimizer.param_groups[0]["reg"]
@@ -77,6 +82,20 @@ def test_a_change_reaches_the_density_at_once_and_keeps_v_valid(reg, density, sh
     assert float(reg.subdiff_distance(v - new / 2.0, new)) < 1e-12
     # no block moves further than delta |change of lambda| sqrt(n_g)
     assert float(reg.levels(new - old).max()) <= 2.0 * abs(lam - old_lam) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("density", [0.35, 0.4, 0.45])
+@pytest.mark.parametrize("shrinkage", [0.0, 1.0])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_sparse_groups_keep_the_ratio_of_their_weights(density, shrinkage, dim):
+    p, optimizer = one_layer(SparseGroup(0.1, 0.2, dim), delta=2.0)
+    _, (new, v, lam) = change(optimizer, density, shrinkage=shrinkage)
+    reg = optimizer.param_groups[0]["reg"]
+    assert reg.lam_group == pytest.approx(2 * reg.lam_l1)
+    assert lam == pytest.approx(3 * reg.lam_l1)
+    assert float(reg.subdiff_distance(v - new / 2.0, new)) < 1e-12
+    # a group enters or leaves with many entries at once
+    assert abs(int(new.count_nonzero()) - density * p.numel()) <= p.shape[dim] / 2
 
 
 @every_reg
@@ -296,7 +315,7 @@ def test_arguments_out_of_range_are_named(options, message):
     ("reg", "message"),
     [
         (Nuclear(0.1), "Nuclear has no blocks that a larger lam sets to zero"),
-        (SparseGroup(0.1, 0.1, dim=1), "SparseGroup has no blocks"),
+        (SparseGroup(0.0, 0.0, dim=1), "a weight must be positive"),
         (L1(0.0), r"lam must be positive to be steered, got L1\(lam=0.0\)"),
         (None, "no parameter group has a regularizer"),
     ],

@@ -1,0 +1,229 @@
+"""LinBreg, AdaBreg and ProxGD."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+from torch.optim.optimizer import ParamsT
+from torch.optim.sgd import sgd
+
+from bregman.optim.base import RegularizedOptimizer, precision, scalar
+from bregman.optim.mirror import BregmanOptimizer, _mirror_step
+from bregman.optim.proxes import prox_into, prox_together
+from bregman.regularizers import Regularizer
+
+
+class LinBreg(BregmanOptimizer):
+    r"""Linearized Bregman iterations, Algorithms 1 and 2.
+
+    Starting from v in the subdifferential of J_delta(theta) = J(theta) + ||theta||^2 / (2 delta),
+    each step with minibatch gradient g is
+
+        m <- beta m + (1 - beta) tau g              (m = tau g without momentum)
+        v <- v - m
+        theta <- prox_{delta J}(delta v)
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: the step size tau >= 0, a number or a tensor of one element.
+        reg: the regularizer J, None for none.
+        momentum: beta in [0, 1). It acts on v, and tau stays inside the average (2.14a), so a new
+            learning rate reaches the steps only gradually.
+        delta: the weight of the quadratic term, positive (2.6). It scales the parameters and leaves
+            the support as it is.
+        weight_decay: mu >= 0; mu theta is added to the gradient, as in torch's SGD and Adam.
+        maximize: ascend instead of descend.
+        fused: which of torch's kernels takes the step on v, as in ``torch.optim.SGD``. On a CPU the
+            default is the fastest.
+
+    Raises:
+        ValueError: an argument is out of range, or reg does not fit a parameter.
+
+    Example:
+        >>> from bregman import L1, LinBreg
+        >>> model = torch.nn.Linear(3, 2)
+        >>> optimizer = LinBreg(model.parameters(), lr=0.1, reg=L1(1e-3), momentum=0.9)
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 0.1,
+        reg: Regularizer | None = None,
+        momentum: float = 0.0,
+        delta: float = 1.0,
+        *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, dict(lr=lr, reg=reg, momentum=momentum, delta=delta,
+                                      weight_decay=weight_decay, maximize=maximize,
+                                      fused=fused))  # fmt: skip
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        lr, beta, stride = scalar(group["lr"]), group["momentum"], group.get("stride", 1)
+        states = self._states(group, params, *(["momentum_buffer"] if beta else []))
+        if not group["fused"] and all(p.is_cpu for p in params):
+            # one parameter after the other: its v is in the cache when the prox reads it
+            signed = -lr if group["maximize"] else lr
+            reg, delta = group["reg"], group["delta"]
+            for p, grad, state in zip(params, grads, states, strict=True):
+                v = state["subgrad"]
+                if beta:
+                    m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * signed)
+                    v.add_(m, alpha=-stride)
+                else:
+                    v.add_(grad, alpha=-stride * signed)
+                if not self._unmoved:
+                    _mirror_step(p, state, reg, delta)
+            if self._unmoved:
+                self._read_off(group, params, states)
+            return
+        # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
+        share = (1 - beta) * lr
+        dampening = 1 - share
+        if isinstance(lr, Tensor) or not math.isclose(1 - dampening, share, rel_tol=1e-8):
+            # too small, or too few digits, to be taken from 1 and back
+            grads, dampening = list(torch._foreach_mul(grads, share)), 0.0
+        sgd(
+            [state["subgrad"] for state in states],
+            grads,
+            [state["momentum_buffer"] if beta else None for state in states],
+            momentum=beta,
+            dampening=dampening,
+            lr=(1.0 if beta else lr) * stride,
+            weight_decay=0.0,
+            nesterov=False,
+            maximize=group["maximize"],
+            fused=group["fused"],
+        )
+        self._read_off(group, params, states)
+
+
+class AdaBreg(BregmanOptimizer):
+    r"""Adaptive linearized Bregman iterations, Algorithm 3: Adam on the subgradient variable v.
+
+        m1 <- beta1 m1 + (1 - beta1) g,     m1_hat = m1 / (1 - beta1^k)
+        m2 <- beta2 m2 + (1 - beta2) g^2,   m2_hat = m2 / (1 - beta2^k)
+        v <- v - tau m1_hat / (sqrt(m2_hat) + eps)
+        theta <- prox_{delta J}(delta v)
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: the step size tau >= 0, a number or a tensor of one element.
+        reg: the regularizer J, None for none.
+        betas: (beta1, beta2), each in [0, 1).
+        eps: added to the root of the second moment, >= 0.
+        delta: the weight of the quadratic term, positive (2.6).
+        weight_decay: mu >= 0; mu theta is added to the gradient, as in torch's SGD and Adam.
+        maximize: ascend instead of descend.
+        fused: which of torch's kernels takes the step on v, as in ``torch.optim.Adam``. On a CPU
+            the default is the fused one.
+
+    Raises:
+        ValueError: an argument is out of range, or reg does not fit a parameter.
+
+    Example:
+        >>> from bregman import L1, AdaBreg
+        >>> model = torch.nn.Linear(3, 2)
+        >>> optimizer = AdaBreg(model.parameters(), lr=1e-3, reg=L1(0.1))
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-3,
+        reg: Regularizer | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        delta: float = 1.0,
+        *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, dict(lr=lr, reg=reg, betas=betas, eps=eps, delta=delta,
+                                      weight_decay=weight_decay, maximize=maximize,
+                                      fused=fused))  # fmt: skip
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        beta1, beta2 = group["betas"]
+        fused = group["fused"]
+        if fused is None and not torch.compiler.is_compiling():
+            fused = all(p.is_cpu for p in params) or None  # there it is by far the fastest
+        states = self._states(group, params, "exp_avg", "exp_avg_sq")
+        for p, state in zip(params, states, strict=True):
+            if "step" not in state:
+                # the fused kernels count on the parameter's device, the others on the host
+                device = p.device if group["fused"] else "cpu"
+                state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        adam(
+            [state["subgrad"] for state in states],
+            grads,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=scalar(group["lr"]) * group.get("stride", 1),
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=group["maximize"],
+            fused=fused,
+        )
+        self._read_off(group, params, states)
+
+
+class ProxGD(RegularizedOptimizer):
+    r"""Proximal gradient descent (1.5), the Lasso baseline: theta <- prox_{tau J}(theta - tau g).
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: the step size tau >= 0, a number or a tensor of one element.
+        reg: the regularizer J, None for none.
+        weight_decay: mu >= 0; mu theta is added to the gradient, as in torch's SGD and Adam.
+        maximize: ascend instead of descend.
+        fused: which of torch's kernels takes the gradient step, as in ``torch.optim.SGD``.
+
+    Raises:
+        ValueError: an argument is out of range, or reg does not fit a parameter.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 0.1,
+        reg: Regularizer | None = None,
+        *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, dict(lr=lr, reg=reg, weight_decay=weight_decay,
+                                      maximize=maximize, fused=fused))  # fmt: skip
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        lr, reg = scalar(group["lr"]), group["reg"]
+        points = [p.to(precision(p)) for p in params]  # the parameters themselves if that is theirs
+        sgd(
+            points,
+            grads,
+            [None] * len(params),
+            momentum=0.0,
+            dampening=0.0,
+            lr=lr,
+            weight_decay=0.0,
+            nesterov=False,
+            maximize=group["maximize"],
+            fused=group["fused"],
+        )
+        if all(p.is_cpu for p in params):
+            for x, p in zip(points, params, strict=True):
+                prox_into(reg, float(lr), x, p)
+        else:
+            prox_together(reg, float(lr), points, params)

@@ -1,0 +1,179 @@
+"""What the three optimizers share: checked parameter groups, closures, the loop over groups."""
+
+from collections.abc import Callable
+from itertools import chain
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bregman.optim.options import check_keys, check_options
+from bregman.regularizers import Regularizer, Zero
+
+# options that a checkpoint may lack, since they are younger, and what it was written with
+_YOUNGER = {"maximize": False, "fused": None, "weight_decay": 0.0}
+# those that make an algorithm what it is
+_ALGORITHM = {"lr", "reg", "momentum", "betas", "eps", "delta"}
+
+
+class RegularizedOptimizer(Optimizer):
+    """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
+
+    _options: list[list[Any]] = []  # noqa: RUF012 (replaced, never changed): as last checked
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of parameters with options of its own, as in torch.
+
+        A key that is no option is kept, as in torch, unless it looks like one.
+
+        Raises:
+            ValueError: a key looks like an option and is none, an option is out of range, a
+                parameter is complex or on the meta device, or the regularizer does not fit a
+                parameter's shape or the way in which it is sharded.
+        """
+        check_keys(type(self).__name__, param_group, self.defaults.keys())
+        options = {**self.defaults, **param_group}
+        check_options(options)
+        super().add_param_group(options)
+        for p in self.param_groups[-1]["params"]:
+            try:
+                if not p.is_floating_point():
+                    raise ValueError(f"{type(self).__name__} takes real parameters, got {p.dtype}")
+                if p.is_meta:
+                    raise ValueError(
+                        f"{type(self).__name__} takes parameters with numbers, got one of shape "
+                        f"{tuple(p.shape)} on the meta device"
+                    )
+                options["reg"].check_shape(p.shape)
+                _check_sharding(p, options["reg"])
+            except ValueError:
+                self.param_groups.pop()
+                raise
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.defaults = {**_YOUNGER, **self.defaults}
+        self.defaults.pop("differentiable", None)  # torch puts it there, and no step reads it
+        for group in self.param_groups:
+            for name, value in {**self.defaults, **_YOUNGER}.items():
+                group.setdefault(name, value)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a stored state, as in torch; the state keeps its precision.
+
+        Raises:
+            ValueError: the state is that of another optimizer; nothing was changed.
+        """
+        loaded: dict[str, Any] = {}
+
+        def check(_: Optimizer, state_dict: dict[str, Any]) -> None:
+            loaded.update(state_dict)
+            for group in state_dict["param_groups"]:
+                own = self.defaults.keys() & _ALGORITHM
+                if not own <= group.keys() or "delta" in group.keys() - own:
+                    raise ValueError(
+                        f"state_dict must be one of {type(self).__name__} with {sorted(own)}, got "
+                        f"that of another optimizer with {sorted(group)}"
+                    )
+                check_keys(type(self).__name__, group, self.defaults.keys())
+
+        hook = self.register_load_state_dict_pre_hook(check)  # the last one sees what will be read
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            hook.remove()
+        # torch has cast states to the parameters' precision
+        groups = [group["params"] for group in self.param_groups]
+        stored = [group["params"] for group in loaded["param_groups"]]
+        for p, number in zip(chain(*groups), chain(*stored), strict=True):
+            for key, value in loaded["state"].get(number, {}).items():
+                if p.dtype.itemsize < 4 and key != "step" and isinstance(value, Tensor):
+                    self.state[p][key] = value.to(p.device, precision(p), copy=True)
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Take one step on every parameter that has a gradient.
+
+        Args:
+            closure: optional; evaluates the model again, sets the gradients, returns the loss.
+
+        Returns:
+            What the closure returned, or None.
+
+        Raises:
+            RuntimeError: a gradient is sparse; no parameter was changed.
+            ValueError: an option was set to what is out of its range; no parameter was changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        active = []
+        for group in self._checked_groups():
+            params, grads = [], []
+            for p in group["params"]:
+                if (grad := p.grad) is None:
+                    continue
+                if grad.layout != torch.strided:
+                    raise RuntimeError(
+                        f"{type(self).__name__} needs dense gradients, got layout "
+                        f"{grad.layout} for a parameter of shape {tuple(p.shape)}"
+                    )
+                params.append(p)
+                grads.append(grad if grad.dtype.itemsize >= 4 else grad.float())
+            if params:
+                active.append((group, params, grads))
+        # every gradient was looked at before the first parameter changes
+        for group, params, grads in active:
+            if mu := group["weight_decay"]:
+                # theta is read off v: not v has to decay
+                sign = -1 if group["maximize"] else 1
+                grads = list(torch._foreach_add(grads, params, alpha=sign * mu))
+            self._update(group, params, grads)
+        self._after_updates([p for _, params, _ in active for p in params])
+        return loss
+
+    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        raise NotImplementedError
+
+    def _after_updates(self, params: list[Tensor]) -> None:
+        """What is left to do when all parameters with a gradient had their step."""
+
+    def _checked_groups(self) -> list[dict[str, Any]]:
+        """The groups, whose options a scheduler or the user may have set meanwhile."""
+        options = [[group[name] for name in self.defaults] for group in self.param_groups]
+        if options != self._options:
+            for group, values in zip(self.param_groups, options, strict=True):
+                check_options(group, tensors=False)
+                values[:] = [group[name] for name in self.defaults]
+            self._options = options
+        return self.param_groups
+
+
+def _check_sharding(p: Tensor, reg: Regularizer) -> None:
+    """Raise ValueError when a process would not have the whole of a block (a DTensor of torch)."""
+    blocks = range(p.dim()) if (dims := reg.blocks(p.dim())) is None else dims
+    for i, placement in enumerate(getattr(p, "placements", ())):
+        split = placement.is_shard() and p.device_mesh.size(i) > 1  # type: ignore[attr-defined]
+        if split and placement.dim in blocks and not isinstance(reg, Zero):
+            raise ValueError(
+                f"{reg} needs whole blocks, got a parameter of shape {tuple(p.shape)} that is "
+                f"sharded along dimension {placement.dim}"
+            )
+
+
+def precision(p: Tensor) -> torch.dtype:
+    """What a parameter is computed in: its own dtype, float32 for less."""
+    return p.dtype if p.dtype.itemsize >= 4 else torch.float32
+
+
+def scalar(lr: float | Tensor) -> float | Tensor:
+    """A learning rate as kernels take it: a float, without dimensions if it is on a device."""
+    if isinstance(lr, Tensor):
+        return lr.item() if lr.is_cpu else lr.reshape(())
+    return lr

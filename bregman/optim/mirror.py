@@ -1,0 +1,158 @@
+"""The subgradient variable v, and the way back to theta."""
+
+import warnings
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bregman.optim.base import RegularizedOptimizer, precision
+from bregman.optim.proxes import prox_together
+from bregman.regularizers import Regularizer
+
+
+class BregmanOptimizer(RegularizedOptimizer):
+    """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta.
+
+    Two keys are for others to set: "stride" in a group while a step is taken, and v moves by that
+    many times the step; "reg_scale" in a parameter's state, a factor on J.
+    """
+
+    # by id, torch's counts of changes after the last step; parameters whose v has not moved yet.
+    # Not part of the state: a copy or a loaded checkpoint starts without
+    _versions: dict[int, int] = {}  # noqa: RUF012 (replaced, never changed)
+    _unmoved: frozenset[Tensor] = frozenset()
+    _told = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._versions, self._unmoved = {}, frozenset()
+
+    @torch.no_grad()
+    def resync(self) -> None:
+        """Recompute v from theta, after theta was edited from outside the optimizer.
+
+        theta is a function of v, so the next step would undo loaded weights, pruning or averaging.
+        Call this after the edit: v becomes the least-norm subgradient of J_delta at theta. Momentum
+        and moments are kept.
+        """
+        for group in self._checked_groups():
+            for p in group["params"]:
+                if "subgrad" in self.state.get(p, {}):
+                    self.state[p]["subgrad"].copy_(_initial_subgrad(p, group))
+                    self._unmoved |= {p}
+        self._versions = {}
+
+    @torch.no_grad()
+    def update_parameters(self) -> None:
+        """Recompute theta from v, after v was edited or a group got another reg or delta.
+
+        v is kept, and theta becomes prox_{delta J}(delta v) as it would after a step. A parameter
+        that has not had a step has no v yet and stays as it is.
+        """
+        for group in self._checked_groups():
+            for p in group["params"]:
+                if "subgrad" in self.state.get(p, {}):
+                    _mirror_step(p, self.state[p], group["reg"], group["delta"])
+        self._versions, self._unmoved = {}, frozenset()
+
+    def _states(
+        self, group: dict[str, Any], params: list[Tensor], *zeros: str
+    ) -> list[dict[str, Tensor]]:
+        """The parameters' states; what is missing of v and of what starts at zero is added."""
+        states = [self.state[p] for p in params]
+        for p, state in zip(params, states, strict=True):
+            if "subgrad" not in state:
+                state["subgrad"] = _initial_subgrad(p, group)
+                self._unmoved |= {p}
+            for key in zeros:
+                if key not in state:
+                    state[key] = _zeros(p)
+        if not self._told and not torch.compiler.is_compiling():
+            self._tell_of_edits(group, params, states)
+        return states
+
+    def _read_off(
+        self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
+    ) -> None:
+        """Give parameters the theta of their v."""
+        reg, delta = group["reg"], group["delta"]
+        if self._unmoved and not torch.compiler.is_compiling():
+            # a step that moves nothing must not round theta: prox(v) gives back what v can hold
+            at_rest = {
+                p
+                for p, state in zip(params, states, strict=True)
+                if p in self._unmoved and torch.equal(state["subgrad"], _initial_subgrad(p, group))
+            }
+            self._unmoved -= set(params) - at_rest
+            moved = [i for i, p in enumerate(params) if p not in at_rest]
+            params, states = [params[i] for i in moved], [states[i] for i in moved]
+        if all(p.is_cpu for p in params) or any("reg_scale" in state for state in states):
+            for p, state in zip(params, states, strict=True):
+                _mirror_step(p, state, reg, delta)
+        else:
+            vs = [state["subgrad"] for state in states]
+            scaled = vs if delta == 1 else list(torch._foreach_mul(vs, delta))
+            prox_together(reg, delta, scaled, params)
+
+    def _after_updates(self, params: list[Tensor]) -> None:
+        if self._told or torch.compiler.is_compiling():
+            return
+        versions = _versions(params)
+        if len(versions) < sum(len(group["params"]) for group in self.param_groups):
+            held = {id(p) for group in self.param_groups for p in group["params"]}
+            versions = {p: n for p, n in self._versions.items() if p in held} | versions
+        self._versions = versions
+
+    def _tell_of_edits(
+        self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
+    ) -> None:
+        """Warn, once, if a parameter has changed since the last step and is not what v says."""
+        known, versions = self._versions, _versions(params)
+        if versions.items() <= known.items():
+            return
+        for p, state in zip(params, states, strict=True):
+            if known.get(id(p), p._version) == p._version:
+                continue
+            theta = torch.empty_like(p)
+            _mirror_step(theta, state, group["reg"], group["delta"])
+            v = state["subgrad"]
+            rounding = 16 * torch.finfo(v.dtype).eps * group["delta"] * v.abs().max()
+            rounding = rounding + torch.finfo(p.dtype).eps * theta.abs()
+            if bool(((p - theta).abs() > rounding).any()):
+                self._told = True
+                warnings.warn(
+                    f"a parameter of shape {tuple(p.shape)} was changed from outside between two "
+                    f"steps of {type(self).__name__}, and this step undoes it: theta follows from "
+                    "the optimizer's v. Call resync() after such an edit. (Told once.)",
+                    stacklevel=2,
+                )
+                return
+
+
+def _versions(params: list[Tensor]) -> dict[int, int]:
+    return dict(zip(map(id, params), map(attrgetter("_version"), params), strict=True))
+
+
+def _zeros(p: Tensor) -> Tensor:
+    # with theta's very strides
+    return torch.zeros_like(p, dtype=precision(p), memory_format=torch.preserve_format)
+
+
+def _initial_subgrad(p: Tensor, group: dict[str, Any]) -> Tensor:
+    # Algorithm 1, first line: v in dJ(theta) + theta / delta
+    theta = p.to(precision(p))
+    return _zeros(p).copy_(group["reg"].subgrad(theta)).add_(theta, alpha=1 / group["delta"])
+
+
+def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: float) -> None:
+    # theta <- prox_{delta J}(delta v), written into the parameter's own storage
+    v = state["subgrad"]
+    scaled = v if delta == 1 else torch.mul(v, delta, out=p if p.dtype == v.dtype else None)
+    if "reg_scale" in state:
+        delta *= state["reg_scale"].item()
+    if p.dtype == v.dtype:
+        reg.prox(scaled, delta, out=p)
+    else:
+        p.copy_(reg.prox(scaled, delta))

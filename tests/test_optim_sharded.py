@@ -1,0 +1,101 @@
+"""Parameters that FSDP2 shards over two processes: the numbers of one process, or words."""
+
+import os
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from bregman import L1, AdaBreg, ElasticNet, GroupL12, LinBreg, ProxGD
+
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="torch without distributed"
+)
+
+OPTIMIZERS = {
+    "LinBreg": lambda groups: LinBreg(groups, lr=0.3),
+    "LinBreg momentum": lambda groups: LinBreg(groups, lr=0.3, momentum=0.9, delta=2.0),
+    "AdaBreg": lambda groups: AdaBreg(groups, lr=0.02, weight_decay=0.1),
+    "ProxGD": lambda groups: ProxGD(groups, lr=0.1),
+}
+# of the linear and the convolution weight
+REGULARIZERS = {
+    "l1": (L1(0.1), L1(0.1)),
+    "elastic net": (ElasticNet(0.1, 0.5), ElasticNet(0.1, 0.5)),
+    "rows and kernels": (GroupL12(0.05, dim=1), GroupL12(0.05, dim=(2, 3))),
+}
+
+
+def make_model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 4))
+        model.double()
+        with torch.no_grad():
+            model[0].weight[0] = 0
+            model[3].weight[1:3] = 0
+    return model
+
+
+def train(model, optimizer, steps=5):
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        x = torch.randn(16, 2, 3, 3, generator=generator, dtype=torch.float64)
+        optimizer.zero_grad()
+        (model(x) - x.flatten(1)[:, :4].sin()).square().mean().backward()
+        optimizer.step()
+
+
+def groups(model, linear, conv=None):
+    return [
+        {"params": [model[3].weight], "reg": linear},
+        {"params": [model[0].weight], "reg": conv},
+        {"params": [model[0].bias, model[3].bias]},
+    ]
+
+
+def worker(rank, folder):
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    warnings.filterwarnings("error", message=".*changed from outside")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    results = {}
+    for name, make in OPTIMIZERS.items():
+        for kind, regs in REGULARIZERS.items():
+            model = make_model()
+            fully_shard(model, mesh=mesh)
+            train(model, make(groups(model, *regs)))
+            results[name, kind] = [p.full_tensor() for p in model.parameters()]
+    model = make_model()
+    fully_shard(model, mesh=mesh)
+    try:
+        LinBreg(groups(model, GroupL12(0.05, dim=0)), lr=0.3)
+    except ValueError as error:
+        results["columns"] = str(error)
+    torch.save(results, f"{folder}/{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_do_as_one(tmp_path):
+    torch.multiprocessing.spawn(worker, args=(os.fspath(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    sparse = set()
+    for name, make in OPTIMIZERS.items():
+        for kind, regs in REGULARIZERS.items():
+            model = make_model()
+            train(model, make(groups(model, *regs)))
+            expected = [p.detach() for p in model.parameters()]
+            for found in (first[name, kind], second[name, kind]):
+                torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+                assert all(map(torch.equal, [p == 0 for p in found], [p == 0 for p in expected]))
+            sparse |= {kind} if any((p == 0).any() for p in expected) else set()
+    assert sparse == set(REGULARIZERS)
+    assert "sharded" in first["columns"]
+    assert "dim=(0,)" in first["columns"]
+    assert first["columns"] == second["columns"]
