@@ -787,11 +787,14 @@ def linbreg(model, reg):
     ],
 )  # fmt: skip
 def test_bad_input(arguments, error, message):
-    model = MLP((4, 3, 2)).to(arguments.get("device", "cpu"))
+    model = MLP((4, 3, 2))
     if "optimizer" in arguments:
         optimizer = arguments["optimizer"](model.parameters(), lr=0.1)
     else:
         optimizer = linbreg(model, arguments.get("reg", L1(0.1)))
+    if "device" in arguments:  # in place of a GPU; after the optimizer, which takes no meta tensors
+        for p in model.parameters():
+            torch.utils.swap_tensors(p, nn.Parameter(p.detach().to(arguments["device"])))
     model = arguments.get("wrap", lambda model: model)(model)
     options = {"path": arguments.get("path", "auto")}
     with pytest.raises(error, match=message):

@@ -112,13 +112,15 @@ def test_a_learning_rate_of_two_elements_is_refused(cls):
         cls([p], lr=torch.tensor([0.1, 0.2]))
     with pytest.raises(ValueError, match=r"lr must be non-negative and finite, got -0\.5"):
         cls([p], lr=torch.tensor(-0.5))
-    optimizer = cls([p])
-    optimizer.param_groups[0]["lr"] = torch.tensor([0.1, 0.2])
-    p.grad = torch.ones(3)
-    before = p.detach().clone()
-    with pytest.raises(ValueError, match=message):
+    for lr in (0.1, torch.tensor(0.1)):
+        optimizer = cls([p], lr=lr)
+        p.grad = torch.ones(3)
         optimizer.step()
-    assert torch.equal(p, before)
+        optimizer.param_groups[0]["lr"] = torch.tensor([0.1, 0.2])
+        before = p.detach().clone()
+        with pytest.raises(ValueError, match=message):
+            optimizer.step()
+        assert torch.equal(p, before)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -163,7 +165,8 @@ def test_half_precision_finds_what_float32_finds(cls, options, dtype):
 @every_kernel
 @every_bregman
 def test_state_is_float32_also_when_loaded(cls, options, fused, dtype):
-    make = lambda p: cls([p], lr=0.05, reg=GroupL12(0.05, dim=1), fused=fused, **options)  # noqa: E731
+    options = dict(lr=0.05, reg=GroupL12(0.05, dim=1), weight_decay=0.1, fused=fused, **options)
+    make = lambda p: cls([p], **options)  # noqa: E731
     p = parameter(6, 4, dtype=dtype)
     optimizer = make(p)
     descend(optimizer, 3)
@@ -473,8 +476,10 @@ def test_an_edit_is_told_once(cls, options, dtype, edit):
     descend(optimizer, 2)
     with torch.no_grad():
         edit(p)
-    with pytest.warns(UserWarning, match=r"shape \(5, 3\) was changed from outside.*resync\(\)"):
+    message = r"shape \(5, 3\) was changed from outside.*resync\(\)"
+    with pytest.warns(UserWarning, match=message) as told:
         descend(optimizer, 1)
+    assert told[0].filename == __file__
     with torch.no_grad():
         edit(p)
     descend(optimizer, 1)  # a second warning would be an error here

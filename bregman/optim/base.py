@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import chain
+from operator import is_
 from typing import Any, overload
 
 import torch
@@ -20,7 +21,7 @@ _ALGORITHM = {"lr", "reg", "momentum", "betas", "eps", "delta"}
 class RegularizedOptimizer(Optimizer):
     """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
 
-    _options: list[list[Any]] = []  # noqa: RUF012 (replaced, never changed): as last checked
+    _options: list[Any] = []  # noqa: RUF012 (replaced, never changed): as last checked
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters with options of its own, as in torch.
@@ -146,12 +147,11 @@ class RegularizedOptimizer(Optimizer):
 
     def _checked_groups(self) -> list[dict[str, Any]]:
         """The groups, whose options a scheduler or the user may have set meanwhile."""
-        options = [[group[name] for name in self.defaults] for group in self.param_groups]
-        if options != self._options:
-            for group, values in zip(self.param_groups, options, strict=True):
+        given = [group[name] for group in self.param_groups for name in self.defaults]
+        if len(given) != len(self._options) or not all(map(is_, given, self._options)):
+            for group in self.param_groups:
                 check_options(group, tensors=False)
-                values[:] = [group[name] for name in self.defaults]
-            self._options = options
+            self._options = [group[k] for group in self.param_groups for k in self.defaults]
         return self.param_groups
 
 

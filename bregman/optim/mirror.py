@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bregman.optim.base import RegularizedOptimizer, precision
-from bregman.optim.proxes import prox_together
+from bregman.optim.proxes import prox_into, prox_together
 from bregman.regularizers import Regularizer
 
 
@@ -126,7 +126,7 @@ class BregmanOptimizer(RegularizedOptimizer):
                     f"a parameter of shape {tuple(p.shape)} was changed from outside between two "
                     f"steps of {type(self).__name__}, and this step undoes it: theta follows from "
                     "the optimizer's v. Call resync() after such an edit. (Told once.)",
-                    stacklevel=2,
+                    stacklevel=7,  # where step is called
                 )
                 return
 
@@ -152,7 +152,4 @@ def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: f
     scaled = v if delta == 1 else torch.mul(v, delta, out=p if p.dtype == v.dtype else None)
     if "reg_scale" in state:
         delta *= state["reg_scale"].item()
-    if p.dtype == v.dtype:
-        reg.prox(scaled, delta, out=p)
-    else:
-        p.copy_(reg.prox(scaled, delta))
+    prox_into(reg, delta, scaled, p)
