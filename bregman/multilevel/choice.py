@@ -1,52 +1,73 @@
-"""Which way a layer computes while its support is frozen."""
+"""What rests, what is trained, and which way a layer computes while its support is frozen."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from bregman.multilevel.chains import Constants, constants
+from bregman.multilevel.chains import Constants, Layer
 from bregman.multilevel.gathered import Gathered
-from bregman.multilevel.layers import Csr, Fastest, Layer, Masked, Way
 from bregman.multilevel.supports import (
     Entries,
     Grid,
     RestingGrid,
-    block_dims,
+    Support,
     missing,
     nonzero_blocks,
     nonzero_entries,
 )
-from bregman.regularizers import GroupL12, Regularizer, Zero
+from bregman.multilevel.ways import Csr, Masked, Timed, Way
+from bregman.regularizers import Regularizer, Zero
 
-PATHS = ("auto", "masked", "csr", "gathered")
+PATHS = ("auto", "timed", "masked", "csr", "gathered")
+# "auto" takes sparse products up to this density; benchmarks/paths.py measured it
+CSR_DENSITY = 0.1
+
+
+@dataclass(frozen=True)
+class Front:
+    """The layer in front of another one, where the two are linked and its biases may rest.
+
+    Attributes:
+        layer: the layer.
+        way: its way.
+        between: the modules between the two.
+    """
+
+    layer: Layer
+    way: Way
+    between: Sequence[nn.Module]
 
 
 class Choice:
     """Chooses a way for each layer, and remembers which and why.
+
+    What is trained does not depend on it: that follows from weights and regularizers alone.
 
     Args:
         path: as of ``Multilevel``.
 
     Attributes:
         reasons: by the layer's name, the way and why it is this one.
-        fastest: by the layer's name, the density at which csr and masked were timed and the winner.
+        timed: by the layer's name, the density at which csr and masked were timed and the winner.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.reasons: dict[str, str] = {}
-        self.fastest: dict[str, tuple[float, str]] = {}
+        self.timed: dict[str, tuple[float, str]] = {}
 
     def __call__(
         self,
         name: str,
         layer: Layer,
         reg: Regularizer,
-        before: Way | None = None,
-        between: Sequence[nn.Module] = (),
+        v: Tensor,
+        front: Front | None = None,
+        given: Support | None = None,
     ) -> Way | None:
         """The way of a layer, None if all of its weight is to be trained in every step.
 
@@ -54,96 +75,129 @@ class Choice:
             name: of the layer.
             layer: has its whole weight.
             reg: the regularizer of this weight.
-            before: the way of the layer in front, where the two are linked.
-            between: the modules between these.
+            v: of this weight.
+            front: the layer in front, if any.
+            given: what was trained in the cycle so far, to go on with it.
         """
-        weight = layer.weight
-        dims = block_dims(reg, weight.dim())
-        if dims is None:
-            return self._of_living_inputs(name, layer, before, between)
-
-        beside = set(range(weight.dim())) - set(dims)
+        weight = layer.weight.detach()
+        dims = blocks(reg, weight.dim())
+        beside = None if dims is None else set(range(weight.dim())) - set(dims)
         if beside in ({0}, {1}) and getattr(layer, "groups", 1) == 1:
-            left = nonzero_blocks(weight, dims).flatten().nonzero().flatten()
-            if self.path in ("auto", "gathered") and len(left):
-                self.reasons[name] = "gathered"
-                if beside == {1}:
-                    return Gathered(layer, Grid(_all_rows(weight), left))
-                met = _constants(layer, reg, before, between, Gathered)
-                return Gathered(layer, Grid(left), met, _trained(left, met))
-            if beside == {0}:
-                met = _constants(layer, reg, before, between, Masked)
-                self._masked(name, layer, reg)
-                dead = missing(left, len(weight))
-                return Masked(layer, Grid(left), _trained(left, met), dead)
+            assert dims is not None
+            if beside == {1}:
+                columns = given.columns if isinstance(given, Grid) else _left(weight, dims)
+                return self._of_grid(name, layer, reg, Grid(_all_rows(weight), columns))
+            rows = given.rows if isinstance(given, Grid | RestingGrid) else _left(weight, dims)
+            met = self._constants(layer, reg, front)
+            trained = given if isinstance(given, RestingGrid) else None
+            if met is not None and trained is None:
+                trained = RestingGrid.of(v, rows, met.live, met.met)
+            return self._of_grid(name, layer, reg, Grid(rows), met, trained, front)
+        if dims is None:
+            met = self._constants(layer, reg, front)
+            if met is not None:
+                rows = _all_rows(weight)
+                moving = Grid(rows, met.live)
+                return self._of_grid(name, layer, reg, Grid(rows), met, moving, front)
+            self.reasons[name] = "dense: no regularizer"
+            return None
+        support = given if isinstance(given, Entries) else nonzero_entries(weight, dims)
+        return self._of_entries(name, layer, reg, support, front, single=not dims)
 
-        support = nonzero_entries(weight, dims)
-        csr_fits = isinstance(layer, nn.Linear) and not dims and weight.is_cpu
-        if csr_fits and weight.dtype in (torch.float32, torch.float64):
-            if self.path == "csr":
-                self.reasons[name] = "csr"
-                return Csr(layer, support, before)
-            if self.path == "auto":
-                return self._fastest(name, layer, support, before)
+    def _constants(self, layer: Layer, reg: Regularizer, front: Front | None) -> Constants | None:
+        """What comes of dead rows in front, if those weights can rest."""
+        if front is None or front.way.dead is None or not len(front.way.dead):
+            return None
+        if not isinstance(reg, Zero) and reg.norm_weight(1) is None:
+            return None
+        front.way.steady = True
+        n_in = layer.weight.shape[1]
+        return Constants.behind(front.layer, front.way.dead, front.between, n_in)
+
+    def _of_grid(
+        self,
+        name: str,
+        layer: Layer,
+        reg: Regularizer,
+        support: Grid,
+        met: Constants | None = None,
+        trained: Grid | RestingGrid | None = None,
+        front: Front | None = None,
+    ) -> Way:
+        inputs = ": its inputs" if isinstance(reg, Zero) else ""
+        if self.path in ("auto", "timed", "gathered"):
+            self.reasons[name] = f"gathered{inputs}"
+            way: Way = Gathered(layer.weight, support, met, trained)
+            if met is not None and front is not None and isinstance(front.way, Gathered):
+                front.way.modules = (front.layer, *front.between, layer)
+            return way
         self._masked(name, layer, reg)
-        return Masked(layer, support)
+        self.reasons[name] += inputs
+        way = Masked(layer.weight, support, trained)
+        if support.columns is None:
+            way.dead = missing(support.rows, len(layer.weight))
+        return way
+
+    def _of_entries(
+        self,
+        name: str,
+        layer: Layer,
+        reg: Regularizer,
+        support: Entries,
+        front: Front | None,
+        single: bool,
+    ) -> Way:
+        weight = layer.weight
+        fits = isinstance(layer, nn.Linear) and single and weight.is_cpu
+        if self.path in ("masked", "gathered") or not (
+            fits and weight.dtype in (torch.float32, torch.float64)
+        ):
+            self._masked(name, layer, reg)
+            return Masked(weight, support)
+        density = support.index.numel() / max(weight.numel(), 1)
+        if self.path == "timed":
+            known, fastest = self.timed.get(name, (math.inf, ""))
+            if not known / 2 <= density <= 2 * known:
+                ways = {"csr": Csr(weight, support), "masked": Masked(weight, support)}
+                return Timed(ways, partial(self._remember, name, density))
+            self.reasons.setdefault(name, fastest)
+            sparse = fastest == "csr"
+        else:
+            sparse = self.path == "csr" or density <= CSR_DENSITY
+            rule = f"masked: above a density of {CSR_DENSITY:g} csr is no faster"
+            self.reasons[name] = "csr" if sparse else rule
+        if sparse:
+            return Csr(weight, support, None if front is None else front.way)
+        return Masked(weight, support)
 
     def _masked(self, name: str, layer: Layer, reg: Regularizer) -> None:
         self.reasons[name] = "masked"
         if self.path != "masked":
             self.reasons[name] += f": {self.path} has nothing for {type(layer).__name__} and {reg}"
 
-    def _of_living_inputs(
-        self, name: str, layer: Layer, before: Way | None, between: Sequence[nn.Module]
-    ) -> Way | None:
-        """The way of a layer without a regularizer: weights that meet constants rest."""
-        self.reasons[name] = "dense: no regularizer"
-        rows = Grid(_all_rows(layer.weight))
-        for kind, path in ((Gathered, "gathered"), (Masked, "masked")):
-            met = _constants(layer, Zero(), before, between, kind)
-            if met is not None:
-                self.reasons[name] = f"{path}: its inputs"
-                trained = Grid(rows.rows, met.live)
-                if kind is Gathered:
-                    return Gathered(layer, rows, met, trained)
-                return Masked(layer, rows, trained)
-        return None
-
-    def _fastest(self, name: str, layer: Layer, support: Entries, before: Way | None) -> Way:
-        density = support.index.numel() / layer.weight.numel()
-        timed_at, fastest = self.fastest.get(name, (math.inf, ""))
-        if not timed_at / 2 <= density <= 2 * timed_at:
-            ways = {"csr": Csr(layer, support), "masked": Masked(layer, support)}
-            return Fastest(ways, partial(self._remember, name, density))
-        return Csr(layer, support, before) if fastest == "csr" else Masked(layer, support)
-
     def _remember(self, name: str, density: float, fastest: str, seconds: dict[str, float]) -> None:
         times = " and ".join(f"{way} {1e3 * t:.2g} ms" for way, t in seconds.items())
         self.reasons[name] = f"{fastest}: at density {density:.2g} {times}"
-        self.fastest[name] = (density, fastest)
+        self.timed[name] = (density, fastest)
 
 
-def _constants(
-    layer: Layer,
-    reg: Regularizer,
-    before: Way | None,
-    between: Sequence[nn.Module],
-    kind: type[Way],
-) -> Constants | None:
-    """What comes of dead rows in front, if both ways are of one kind and those weights can rest.
+def blocks(reg: Regularizer, ndim: int) -> tuple[int, ...] | None:
+    """The dimensions that make up one block of a regularizer, None if J = 0.
 
-    Not with a regularizer of more than the norms of rows: what rests has to tell all that it needs.
+    Raises:
+        ValueError: J is no sum over blocks.
     """
-    if type(before) is not kind or before.dead is None or not len(before.dead):
-        return None
-    if not isinstance(reg, GroupL12 | Zero):
-        return None
-    before.steady = True
-    return constants(layer, before.layer, before.dead, between)
+    dims = reg.blocks(ndim)
+    if dims is None and not isinstance(reg, Zero):
+        raise ValueError(
+            "reg must be a sum over blocks of the weight, so that a support can be frozen (one "
+            f"whose method blocks tells them, such as L1 and GroupL12), or Zero, got {reg}"
+        )
+    return dims
 
 
-def _trained(rows: Tensor, met: Constants | None) -> RestingGrid | None:
-    return None if met is None else RestingGrid(rows, met.live, met.met)
+def _left(weight: Tensor, dims: tuple[int, ...]) -> Tensor:
+    return nonzero_blocks(weight, dims).flatten().nonzero().flatten()
 
 
 def _all_rows(weight: Tensor) -> Tensor:

@@ -5,16 +5,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bregman.regularizers import (
-    L1,
-    ElasticNet,
-    GroupL12,
-    NonNegativeL1,
-    Regularizer,
-    SparseGroup,
-    Zero,
-)
-
 
 @dataclass(frozen=True)
 class Entries:
@@ -33,6 +23,7 @@ class Entries:
 
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write the entries back; what is outside of the support stays as it is."""
+        part = part.to(full.dtype)
         flat = full.flatten().index_copy_(0, self.index.flatten(), part.flatten())
         if not full.is_contiguous():  # then flat is a copy
             full.copy_(flat.view(full.shape))
@@ -64,7 +55,7 @@ class Grid:
 
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write the entries back; what is outside of the support stays as it is."""
-        full.index_copy_(0, self.rows, self._in_rows(part, full))
+        full.index_copy_(0, self.rows, self._in_rows(part.to(full.dtype), full))
 
     def spread(self, part: Tensor, full: Tensor) -> Tensor:
         """A parameter with other entries at the support; differentiable in ``part``."""
@@ -81,18 +72,27 @@ class Grid:
 class RestingGrid:
     """Rows of which some columns rest: one more column stands for these, with their norm in a row.
 
-    So a regularizer of whole rows sees their whole norms. ``measure`` writes that column, which is
-    zero otherwise, as in a gradient.
+    So a regularizer of whole rows sees their whole norms. What rests keeps its direction; a prox
+    changes its length alone.
 
     Attributes:
         rows: the indices of the rows.
         columns: those that do not rest, in ascending order.
         rest: those that do, at least one.
+        direction: what rests of v, each row scaled to norm one (or zero).
     """
 
     rows: Tensor
     columns: Tensor
     rest: Tensor
+    direction: Tensor
+
+    @classmethod
+    def of(cls, v: Tensor, rows: Tensor, columns: Tensor, rest: Tensor) -> "RestingGrid":
+        """The support for a parameter with this v."""
+        resting = Grid(rows, rest).restrict(v)
+        norms = _row_norms(resting).clamp_(min=torch.finfo(v.dtype).tiny)
+        return cls(rows, columns, rest, resting.div_(_per_row(norms, resting)))
 
     @property
     def moving(self) -> Grid:
@@ -112,7 +112,7 @@ class RestingGrid:
 
     def measure(self, full: Tensor, part: Tensor) -> None:
         """Write the norms of what rests into the last column of a restriction."""
-        self.norms(part).copy_(self._norms(self.resting.restrict(full)))
+        self.norms(part).copy_(_row_norms(self.resting.restrict(full)))
 
     def norms(self, part: Tensor) -> Tensor:
         """The numbers in the last column of a restriction, one per row; a view."""
@@ -125,54 +125,29 @@ class RestingGrid:
         """Write back the entries that do not rest; all others stay as they are."""
         self.moving.prolong(part[:, :-1], full)
 
-    def spread(self, part: Tensor, full: Tensor) -> Tensor:
-        """A weight with other entries at the support; differentiable in those that do not rest.
+    def prolong_all(self, part: Tensor, full: Tensor) -> None:
+        """Write back what does not rest, and what does with the lengths in the last column."""
+        self.prolong(part, full)
+        self.resting.prolong(self._stretched(part), full)
 
-        In each row what rests is scaled to the norm in the last column.
-        """
-        rest = self.resting.restrict(full)
-        scale = self.norms(part.detach()) / self._norms(rest)
-        rest *= scale.view(-1, *(1 for _ in part.shape[1:]))
+    def spread(self, part: Tensor, full: Tensor) -> Tensor:
+        """A weight with other entries at the support; differentiable in those that do not rest."""
+        rest = self._stretched(part.detach()).to(full.dtype)
         return self.resting.spread(rest, self.moving.spread(part[:, :-1], full))
 
-    def share(self, full: Tensor) -> float:
-        """The entries in a row of the restriction over those in a row of the whole weight."""
-        return (1 + len(self.columns)) / full.shape[1]
+    def _stretched(self, part: Tensor) -> Tensor:
+        return self.direction * _per_row(self.norms(part), self.direction)
 
-    @staticmethod
-    def _norms(rest: Tensor) -> Tensor:
-        norms = torch.linalg.vector_norm(rest.flatten(1), dim=1)
-        return norms.clamp_(min=torch.finfo(norms.dtype).tiny)
+
+def _row_norms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def _per_row(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *(1 for _ in like.shape[1:]))
 
 
 Support = Entries | Grid | RestingGrid
-
-
-def block_dims(reg: Regularizer, ndim: int) -> tuple[int, ...] | None:
-    """The dimensions that make up one block of a regularizer that is a sum over blocks.
-
-    Args:
-        reg: the regularizer J.
-        ndim: the number of dimensions of the weight.
-
-    Returns:
-        Numbers in range(ndim), none at all if single entries are the blocks; None if J = 0.
-
-    Raises:
-        ValueError: J is no such sum.
-    """
-    match reg:
-        case Zero():
-            return None
-        case L1() | NonNegativeL1() | ElasticNet():
-            return ()
-        case GroupL12() | SparseGroup():
-            dims = reg.dim if isinstance(reg.dim, tuple) else (reg.dim,)
-            return tuple(d % ndim for d in dims)
-    raise ValueError(
-        f"reg must be a sum over blocks of the weight, so that a support can be frozen: L1, "
-        f"NonNegativeL1, NonNegative, ElasticNet, GroupL12, SparseGroup or Zero, got {reg}"
-    )
 
 
 def nonzero_blocks(weight: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -186,7 +161,7 @@ def nonzero_entries(weight: Tensor, dims: tuple[int, ...]) -> Entries:
 
     Args:
         weight: of any shape.
-        dims: what makes up one block, as of ``block_dims``.
+        dims: what makes up one block, as of ``Regularizer.blocks``.
     """
     if not dims:
         # on a CPU bytes are searched faster than numbers

@@ -64,7 +64,7 @@ class LinBreg(BregmanOptimizer):
                                       fused=fused))  # fmt: skip
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        lr, beta, stride = scalar(group["lr"]), group["momentum"], group.get("stride", 1)
+        lr, beta = scalar(group["lr"]), group["momentum"]
         states = self._states(group, params, *(["momentum_buffer"] if beta else []))
         if not group["fused"] and all(p.is_cpu for p in params):
             # one parameter after the other: its v is in the cache when the prox reads it
@@ -74,9 +74,9 @@ class LinBreg(BregmanOptimizer):
                 v = state["subgrad"]
                 if beta:
                     m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * signed)
-                    v.add_(m, alpha=-stride)
+                    v.sub_(m)
                 else:
-                    v.add_(grad, alpha=-stride * signed)
+                    v.add_(grad, alpha=-signed)
                 if not self._unmoved:
                     _mirror_step(p, state, reg, delta)
             if self._unmoved:
@@ -94,7 +94,7 @@ class LinBreg(BregmanOptimizer):
             [state["momentum_buffer"] if beta else None for state in states],
             momentum=beta,
             dampening=dampening,
-            lr=(1.0 if beta else lr) * stride,
+            lr=1.0 if beta else lr,
             weight_decay=0.0,
             nesterov=False,
             maximize=group["maximize"],
@@ -170,7 +170,7 @@ class AdaBreg(BregmanOptimizer):
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
-            lr=scalar(group["lr"]) * group.get("stride", 1),
+            lr=scalar(group["lr"]),
             weight_decay=0.0,
             eps=group["eps"],
             maximize=group["maximize"],

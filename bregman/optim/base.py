@@ -1,5 +1,6 @@
 """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
 
+import warnings
 from collections.abc import Callable
 from itertools import chain
 from operator import is_
@@ -70,6 +71,13 @@ class RegularizedOptimizer(Optimizer):
 
         def check(_: Optimizer, state_dict: dict[str, Any]) -> None:
             loaded.update(state_dict)
+            if more := state_dict.keys() - {"state", "param_groups"}:
+                warnings.warn(
+                    f"state_dict has {sorted(more)} of what was attached to the optimizer that it "
+                    f"is of, and nothing like that is attached to this {type(self).__name__}: it "
+                    "goes on without",
+                    stacklevel=4,
+                )
             for group in state_dict["param_groups"]:
                 own = self.defaults.keys() & _ALGORITHM
                 if not own <= group.keys() or "delta" in group.keys() - own:

@@ -13,11 +13,7 @@ from bregman.regularizers import Regularizer
 
 
 class BregmanOptimizer(RegularizedOptimizer):
-    """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta.
-
-    Two keys are for others to set: "stride" in a group while a step is taken, and v moves by that
-    many times the step; "reg_scale" in a parameter's state, a factor on J.
-    """
+    """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta."""
 
     # by id, torch's counts of changes after the last step; parameters whose v has not moved yet.
     # Not part of the state: a copy or a loaded checkpoint starts without
@@ -88,7 +84,7 @@ class BregmanOptimizer(RegularizedOptimizer):
             self._unmoved -= set(params) - at_rest
             moved = [i for i, p in enumerate(params) if p not in at_rest]
             params, states = [params[i] for i in moved], [states[i] for i in moved]
-        if all(p.is_cpu for p in params) or any("reg_scale" in state for state in states):
+        if all(p.is_cpu for p in params):
             for p, state in zip(params, states, strict=True):
                 _mirror_step(p, state, reg, delta)
         else:
@@ -150,6 +146,4 @@ def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: f
     # theta <- prox_{delta J}(delta v), written into the parameter's own storage
     v = state["subgrad"]
     scaled = v if delta == 1 else torch.mul(v, delta, out=p if p.dtype == v.dtype else None)
-    if "reg_scale" in state:
-        delta *= state["reg_scale"].item()
     prox_into(reg, delta, scaled, p)

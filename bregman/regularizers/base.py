@@ -90,6 +90,14 @@ class Regularizer(ABC):
         fields: dict[str, Any] = {"lam": lam}
         return replace(self, **fields)  # type: ignore[type-var]
 
+    def norm_weight(self, size: int) -> float | None:
+        """w of a J that is the sum of w ||x_b|| over its blocks, None if J is no such sum.
+
+        Args:
+            size: the number of entries of one block.
+        """
+        return None
+
     def check_shape(self, shape: torch.Size) -> None:  # noqa: B027 (most J fit every shape)
         """Raise ValueError when J is not defined on tensors of this shape."""
 

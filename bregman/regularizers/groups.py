@@ -70,6 +70,9 @@ class GroupL12(Regularizer):
     def blocks(self, ndim: int) -> tuple[int, ...]:
         return tuple(d % ndim for d in self._dims)
 
+    def norm_weight(self, size: int) -> float:
+        return self.lam * math.sqrt(size)
+
     def levels(self, v: Tensor) -> Tensor:
         return self._norms(v).div(math.sqrt(self._group_size(v))).expand_as(v)
 

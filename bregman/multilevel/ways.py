@@ -1,89 +1,76 @@
-"""Layers that compute with the support of their weight alone: forward pass and both gradients.
+"""Products with the support of a weight alone: forward pass and both gradients.
 
-While a support is frozen its restriction, a smaller tensor, is in the place of the weight:
-
-    Masked     any layer and any support: the entries are put back in their places
-    Csr        single entries of a linear layer, on a CPU: sparse times dense products
-    Gathered   rows and columns, that is neurons, filters and channels: a smaller dense layer
+Masked     any layer and any support: the entries are put back in their places
+Csr        single entries of a linear layer, on a CPU: sparse times dense products
+Gathered   rows and columns, that is neurons, filters and channels: a smaller dense layer
 """
 
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from bregman.layers import CONV
-from bregman.multilevel.supports import Entries, Grid, Support
+from bregman.multilevel.supports import Entries, Support
 
-Layer = nn.Linear | CONV
+if TYPE_CHECKING:
+    from bregman.multilevel.restriction import ParameterRestriction
 
-
-def dense(layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What a layer of this kind makes of x with another weight and bias."""
-    if isinstance(layer, nn.Linear):
-        return F.linear(x, weight, bias)
-    return layer._conv_forward(x, weight, bias)
+# (x, weight, bias) to the output of a layer of this kind with another weight and bias
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 class Way:
-    """How a layer computes while its support is frozen; stands in for its ``forward``.
+    """How a layer computes while its support is frozen.
 
     Args:
-        layer: has its whole weight here, and a restriction in its place whenever this is called.
+        full: its whole weight.
         support: of the weight.
-        trained: what the restriction holds; None for all of the support.
+        trained: what moves; None for all of the support.
 
     Attributes:
         dead: the rows outside of the support, None if it is not made of whole rows.
         steady: whether the next layer counts on what comes of dead rows to stay as it is; set by
-            that one. Then their biases rest, and the layer's bias is a restriction as well.
+            that one. Then their biases rest.
+        bias: the restriction of the bias, if some of it rests.
     """
 
-    def __init__(self, layer: Layer, support: Support, trained: Support | None = None) -> None:
-        self.layer, self.support = layer, support
+    def __init__(self, full: Tensor, support: Support, trained: Support | None = None) -> None:
+        self.whole, self.support = full.detach(), support
         self.trained = support if trained is None else trained
         self.dead: Tensor | None = None
         self.steady = False
+        self.bias: ParameterRestriction | None = None
 
-    @property
-    def biases(self) -> Grid:
-        """Which biases do not rest when those of dead rows do."""
-        assert isinstance(self.support, Grid)
-        return Grid(self.support.rows)
+    def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        """The output of the layer.
 
-    def __call__(self, x: Tensor) -> Tensor:
+        Args:
+            dense: see above.
+            x: the input.
+            part: of the weight: what moves.
+            bias: whole, as the layer has it.
+        """
         raise NotImplementedError
+
+    def masked(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        """The same with the entries put back: right for all supports, and no faster."""
+        return dense(x, self.trained.spread(part, self.whole), self.whole_bias(bias))
+
+    def whole_bias(self, bias: Tensor | None) -> Tensor | None:
+        """The bias, of which what rests gets no gradient."""
+        if self.bias is None or bias is not self.bias.full:
+            return bias
+        return self.bias.support.spread(self.bias.values(), self.bias.whole)
 
 
 class Masked(Way):
-    """The layer itself, with the entries put back: right for all supports, and no faster.
+    """The layer itself, with the entries put back."""
 
-    Args:
-        layer, support, trained: see above.
-        dead: likewise.
-    """
-
-    def __init__(
-        self,
-        layer: Layer,
-        support: Support,
-        trained: Support | None = None,
-        dead: Tensor | None = None,
-    ) -> None:
-        super().__init__(layer, support, trained)
-        self.full = layer.weight.detach()
-        self.full_bias = None if layer.bias is None else layer.bias.detach()
-        self.dead = dead
-
-    def __call__(self, x: Tensor) -> Tensor:
-        weight, bias = self.trained.spread(self.layer.weight, self.full), self.layer.bias
-        if self.steady and bias is not None and self.full_bias is not None:
-            bias = self.biases.spread(bias, self.full_bias)
-        return dense(self.layer, x, weight, bias)
+    __call__ = Way.masked
 
 
 class Sparse(Way):
@@ -95,26 +82,27 @@ class Sparse(Way):
 
     version: int
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.forward(x, self.layer.weight)
+    def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        return self.forward(dense, x, part, bias)
 
-    def forward(self, x: Tensor, part: Tensor) -> Tensor:
-        """The output, all features in and out, for the restriction of a weight to ``support``."""
+    def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        """The output, all features in and out, for the entries of a weight at ``support``."""
         raise NotImplementedError
 
-    def with_full_gradient(self, x: Tensor) -> Tensor:
+    def with_full_gradient(
+        self, dense: Product, x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
         """The output of a linear layer that has its whole weight, of which all gets a gradient.
 
         The forward product and the gradient of x still leave out what is zero. In autocast, and if
         someone put numbers outside of the support (but through ``data``), the layer is just dense.
         """
-        layer, weight = self.layer, self.layer.weight
         part = self.support.restrict(weight.detach())
         edited = weight._version != self.version
         outside = edited and part.count_nonzero() != weight.count_nonzero()
         if outside or torch.is_autocast_enabled(x.device.type):
-            return dense(layer, x, weight, layer.bias)
-        return _AttachWeight.apply(self.forward(x, part), x, weight)
+            return dense(x, weight, bias)
+        return _AttachWeight.apply(self.forward(dense, x, part, bias), x, weight)
 
 
 class _AttachWeight(torch.autograd.Function):
@@ -140,36 +128,36 @@ class Csr(Sparse):
     Between two such layers activations keep this layout in memory.
 
     Args:
-        layer: linear.
+        full: the weight of a linear layer.
         support: single entries in ascending order.
         before: what the layer in front is, if it is known that only activations are in between.
     """
 
     support: Entries
 
-    def __init__(self, layer: Layer, support: Entries, before: Way | None = None) -> None:
-        super().__init__(layer, support)
+    def __init__(self, full: Tensor, support: Entries, before: Way | None = None) -> None:
+        super().__init__(full, support)
         self.by_features = False
         if isinstance(before, Csr):
             before.by_features = True
-        n_out, n_in = layer.weight.shape
+        n_out, n_in = full.shape
         index = support.index.int()
         rows = index // n_in
         columns = index - rows * n_in
         self.order = torch.argsort(columns, stable=True)
         self.by_rows = columns, _starts(rows, n_out)
         self.by_columns = rows.index_select(0, self.order), _starts(columns, n_in)
-        zeros = torch.zeros(len(columns), dtype=layer.weight.dtype)
+        zeros = torch.zeros(len(columns), dtype=full.dtype)
         with warnings.catch_warnings():  # torch's CSR tensors call themselves beta
             warnings.simplefilter("ignore")
             self.zeros = torch.sparse_csr_tensor(
                 self.by_rows[1], columns, zeros, (n_out, n_in), check_invariants=False
             )
 
-    def forward(self, x: Tensor, part: Tensor) -> Tensor:
+    def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         y = _CsrProduct.apply(x.reshape(-1, x.shape[-1]).t(), part, self)
-        if self.layer.bias is not None:
-            y = y.add_(self.layer.bias.unsqueeze(1))
+        if bias is not None:
+            y = y.add_(bias.unsqueeze(1))
         # dense layers are slow to take what is transposed
         y = y.t() if self.by_features else y.t().contiguous()
         return y.view(*x.shape[:-1], -1)
@@ -216,11 +204,11 @@ def _starts(index: Tensor, size: int) -> Tensor:
     return starts
 
 
-class Fastest(Way):
+class Timed(Way):
     """Of several ways the fastest, by their times on the first batch.
 
     Args:
-        ways: by name; for the same layer and support.
+        ways: by name; for the same weight and support.
         report: is given the name of the fastest and the seconds of each.
     """
 
@@ -228,26 +216,34 @@ class Fastest(Way):
         self, ways: Mapping[str, Way], report: Callable[[str, dict[str, float]], None]
     ) -> None:
         one = next(iter(ways.values()))
-        super().__init__(one.layer, one.support)
+        super().__init__(one.whole, one.support)
         self.ways, self.report = ways, report
+        self.fastest: Way | None = None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        seconds = {name: _seconds(way, x) for name, way in self.ways.items()}
-        fastest = min(seconds, key=lambda name: seconds[name])
-        self.report(fastest, seconds)
-        vars(self.layer)["forward"] = self.ways[fastest]
-        return self.ways[fastest](x)
+    def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        if self.fastest is None:
+            seconds = {name: _seconds(way, dense, x, part) for name, way in self.ways.items()}
+            fastest = min(seconds, key=lambda name: seconds[name])
+            self.report(fastest, seconds)
+            self.fastest = self.ways[fastest]
+        return self.fastest(dense, x, part, bias)
 
 
-def _seconds(way: Way, x: Tensor) -> float:
+def _seconds(way: Way, dense: Product, x: Tensor, part: Tensor) -> float:
     """The time of a forward and a backward pass, the least of three."""
     times = []
-    with torch.inference_mode(False), torch.enable_grad():
-        x = x.detach().clone().requires_grad_(x.requires_grad)
-        wanted = [t for t in (x, way.layer.weight) if t.requires_grad]
+    part = part.detach().requires_grad_()
+    x = x.detach().clone().requires_grad_(x.requires_grad)
+    wanted = [t for t in (x, part) if t.requires_grad]
+    # hooks of an activation checkpoint around it must not see this
+    with torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
         for _ in range(3):
             start = time.perf_counter()
-            y = way(x)
+            y = way(dense, x, part, None)
             torch.autograd.grad(y, wanted, torch.ones_like(y))
             times.append(time.perf_counter() - start)
     return min(times)
+
+
+def _as_it_is(saved: Any) -> Any:
+    return saved

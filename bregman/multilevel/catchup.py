@@ -1,0 +1,90 @@
+"""Catch-up: what a full step does where v waited. docs/multilevel.md derives it."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bregman.multilevel.supports import Grid, RestingGrid, Support
+from bregman.regularizers import Zero
+
+
+def times(group: dict[str, Any], missed: int) -> float:
+    """How many steps a full one counts for where v waited: 1 + n, for AdaBreg the root of it.
+
+    Args:
+        group: of the optimizer.
+        missed: n, the frozen steps before this full one.
+    """
+    if isinstance(group["reg"], Zero):
+        return 1.0
+    return math.sqrt(1 + missed) if "betas" in group else 1.0 + missed
+
+
+def stride(group: dict[str, Any], times: float, state: dict[str, Any], skipped: int) -> float:
+    """By how many of the optimizer's own steps v moves there.
+
+    Args:
+        group: of the optimizer.
+        times: see above.
+        state: of the parameter. AdaBreg's bias corrections count all its steps, but where v waited
+            the moments have seen full ones alone.
+        skipped: how many of its steps were frozen.
+    """
+    if "betas" not in group:
+        return times
+    (beta1, beta2), steps = group["betas"], int(state["step"]) + 1
+    full = steps - skipped
+    first = (1 - beta1**steps) / (1 - beta1**full)
+    second = (1 - beta2**steps) / (1 - beta2**full)
+    return times * first / math.sqrt(second)
+
+
+class CatchUp:
+    """A parameter in a full step that moves v by a stride everywhere, and then by what is right.
+
+    Args:
+        p: the parameter.
+        v: of it, before the step.
+        group: of the optimizer.
+        support: what moved in the frozen steps.
+        times: how many steps this one counts for where v waited.
+        stride: by how many steps v moves.
+    """
+
+    def __init__(
+        self,
+        p: Tensor,
+        v: Tensor,
+        group: dict[str, Any],
+        support: Support,
+        times: float,
+        stride: float,
+    ) -> None:
+        self.p, self.v, self.group, self.support, self.times = p, v, group, support, times
+        # on the support this is one step; of what rests there the moments have seen fewer
+        self.parts: list[tuple[Support, float]] = [(support, stride)]
+        if isinstance(support, RestingGrid):
+            self.parts = [(support.moving, stride), (support.resting, times)]
+        self.before = [part.restrict(v) for part, _ in self.parts]
+
+    def correct(self) -> None:
+        """Give v and theta what they should be after the step."""
+        p, v, delta, reg = self.p, self.v, self.group["delta"], self.group["reg"]
+        if p.grad is None:
+            return
+        right = [
+            torch.lerp(before, part.restrict(v), 1 / pace)
+            for before, (part, pace) in zip(self.before, self.parts, strict=True)
+        ]
+        # a block that enters keeps the share of one step
+        theta = p if p.dtype == v.dtype else reg.prox(delta * v, delta)
+        v.add_(theta, alpha=(1 / self.times - 1) * (1 / delta + reg.quadratic_weight))
+        p.div_(self.times)
+        for values, (part, _) in zip(right, self.parts, strict=True):
+            part.prolong(values, v)
+        blocks = self.support
+        if isinstance(blocks, RestingGrid):
+            blocks = Grid(blocks.rows)
+        blocks.prolong(reg.prox(delta * blocks.restrict(v), delta), p)
