@@ -1,5 +1,8 @@
 """Networks from a sparse start, data and optimizers for the tests of multilevel training."""
 
+import math
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,7 @@ from bregman import (
     LinBreg,
     NonNegativeL1,
     SparseGroup,
+    Zero,
     param_groups,
 )
 from bregman.suite.models import MLP
@@ -127,3 +131,89 @@ every_path = pytest.mark.parametrize(
         *((regs, "auto") for regs in ("elastic net", "filters", "kernels", "only filters")),
     ],
 )
+
+
+def rests(model, optimizer):
+    """What rests in frozen steps: weights that meet constants, and the biases that these are.
+
+    In the network above a filter gives as many inputs of the next layer as it has pixels there.
+    """
+    regs = {p: group["reg"] for group in optimizer.param_groups for p in group["params"]}
+    layers = [layer for layer in model if hasattr(layer, "weight")]
+    found = {}
+    for before, layer in pairwise(layers):
+        reg, weight = regs[before.weight], layer.weight
+        of_rows = isinstance(reg, GroupL12) and 0 not in reg.blocks(before.weight.dim())
+        free = isinstance(regs[before.bias], Zero)
+        if of_rows and free and isinstance(regs[weight], GroupL12 | Zero):
+            dead = ~(before.weight != 0).flatten(1).any(1)
+            columns = dead.repeat_interleave(weight.shape[1] // len(dead))
+            sizes = [1, -1] + [1] * (weight.dim() - 2)
+            found[weight], found[before.bias] = columns.view(sizes).expand_as(weight), dead
+    return found
+
+
+def textbook(model, optimizer, m, steps, cut=(), catch_up=True, lr=lambda k: 1.0, until=None):
+    """Multilevel training with full gradients and masks; ``optimizer`` is only read.
+
+    ``until`` says for some parameters, by their numbers, from which step on they are not trained.
+    Returns the parameters and their v, in the optimizer's order.
+    """
+    ada = isinstance(optimizer, AdaBreg)
+    state = {}
+    missed = m  # the first step is a full one
+    n_full = 0
+    for k in range(steps):
+        gradients = torch.autograd.grad(minibatch_loss(model, k), parameters(optimizer))
+        full = missed == m or k in cut
+        n_full += full
+        for number, (p, g) in enumerate(zip(parameters(optimizer), gradients, strict=True)):
+            if k >= (until or {}).get(number, steps):
+                continue
+            group = next(group for group in optimizer.param_groups if p in set(group["params"]))
+            reg, delta, tau = group["reg"], group["delta"], lr(k) * group["lr"]
+            theta, zeros = p.detach(), torch.zeros_like(g)
+            if p not in state:
+                v = reg.subgrad(theta) + theta / delta
+                everywhere = torch.ones_like(g, dtype=bool)
+                state[p] = dict(v=v, m1=zeros, m2=zeros, inside=everywhere, resting=~everywhere)
+            s = state[p]
+            moving = torch.ones_like(s["inside"]) if full else s["inside"] & ~s["resting"]
+            if ada:
+                (b1, b2), t = group["betas"], k + 1
+                s["m1"] = torch.where(moving, b1 * s["m1"] + (1 - b1) * g, s["m1"])
+                s["m2"] = torch.where(moving, b2 * s["m2"] + (1 - b2) * g**2, s["m2"])
+                step = s["m1"] / (1 - b1**t)
+                step = tau * step / ((s["m2"] / (1 - b2**t)).sqrt() + group["eps"])
+            else:
+                beta = group["momentum"]
+                s["m1"] = torch.where(moving, beta * s["m1"] + (1 - beta) * tau * g, s["m1"])
+                step = s["m1"]
+            dims = reg.blocks(p.dim())
+            times = 1 + missed if catch_up and k and dims is not None else 1
+            times, correction = math.sqrt(times) if ada else times, 1.0
+            if ada:
+                # the moments of what did not move have seen full steps alone
+                first, second = ((1 - b**t) / (1 - b**n_full) for b in (b1, b2))
+                correction = first / math.sqrt(second)
+            count = moving.to(g)
+            count[~s["inside"]] *= times
+            count[s["resting"] | ~s["inside"]] *= correction
+            s["v"] = s["v"] - step * count
+            if full and dims is not None:
+                # beyond the subdifferential at zero only the share of one step counts
+                homogeneous = L1(reg.lam) if isinstance(reg, ElasticNet) else reg
+                beyond = homogeneous.prox(s["v"], 1.0)
+                kept = beyond / times
+                s["v"] = torch.where(s["inside"], s["v"], s["v"] - beyond + kept)
+            theta.copy_(reg.prox(delta * s["v"], delta))
+            if full and p.dim() > 1 and dims is not None:
+                blocks = theta != 0
+                for d in dims:
+                    blocks = blocks.any(d, keepdim=True)
+                s["inside"] = blocks.expand_as(theta)
+        if full:
+            for p, resting in rests(model, optimizer).items():
+                state[p]["resting"] = resting & state[p]["inside"]
+        missed = 0 if full else missed + 1
+    return [p.detach() for p in parameters(optimizer)], [s["v"] for s in state.values()]

@@ -1,64 +1,29 @@
 """The cycle beside all that a training loop does."""
 
+import copy
+import pickle
+from dataclasses import replace
 
-@every_optimizer
-@pytest.mark.parametrize("regs", ["l1", "filters", "kernels"])
-@pytest.mark.parametrize(
-    "look",
-    [
-        lambda model, optimizer, cycle: evaluate(model, (X[:4], Y[:4]), F.cross_entropy),
-        lambda model, optimizer, cycle: model.eval()(X[:4]),
-        lambda model, optimizer, cycle: model.state_dict(),
-        lambda model, optimizer, cycle: optimizer.state_dict(),
-        lambda model, optimizer, cycle: cycle.state_dict(),
-        lambda model, optimizer, cycle: cycle.finish(),
-    ],
-    ids=["evaluate", "eval", "model", "optimizer", "cycle", "finish"],
+import pytest
+import torch
+from multilevel_cases import (
+    REGULARIZERS,
+    X,
+    assert_close,
+    assert_in_subdifferential,
+    build,
+    minibatch_loss,
+    parameters,
+    same,
+    textbook,
+    train,
+    values,
 )
-def test_whoever_looks_finds_whole_weights(optimizer, regs, look):
-    model, ours = build(optimizer, regs)
-    cycle = Multilevel(model, ours, 5)
-    whole, plain_forward = parameters(ours), [type(m).forward for m in model]
-    train(model, ours, 4)
-    assert cycle.frozen
-    assert cycle.missed == 3
-    look(model, ours, cycle)
-    assert not cycle.frozen
-    assert all(p is q for p, q in zip(parameters(ours), whole, strict=True))
-    assert {id(p) for p in model.parameters()} == {id(p) for p in whole}
-    assert set(ours.state) == set(whole)
-    assert all(s.shape in (p.shape, ()) for p in whole for s in ours.state[p].values())
-    assert_in_subdifferential(ours)
-    assert [m.forward.__func__ for m in model] == plain_forward
-    assert not model._forward_pre_hooks
-    twin, plain = build(optimizer, regs)
-    thetas, vs = textbook(twin, plain, 5, 4)
-    assert_close([p.detach() for p in whole], thetas)
-    assert_close([ours.state[p]["subgrad"] for p in whole], vs)
+from torch import nn
+from torch.optim import lr_scheduler
 
-
-def test_outputs_are_the_same_before_and_after_the_cycle_ends():
-    model, ours = build("LinBreg", "filters")
-    cycle = Multilevel(model, ours, 5)
-    train(model, ours, 4)
-    before = model(X[:7])
-    cycle.finish()
-    torch.testing.assert_close(model(X[:7]), before, rtol=1e-12, atol=1e-12)
-
-
-def test_a_gradient_that_waits_for_its_step_is_kept():
-    (model, ours), (twin, plain) = (build("LinBreg", "l1") for _ in range(2))
-    cycles = [Multilevel(model, ours, 5), Multilevel(twin, plain, 5, catch_up=False)]
-    for net, optimizer in ((model, ours), (twin, plain)):
-        train(net, optimizer, 3)
-        optimizer.zero_grad()
-        minibatch_loss(net, 3).backward()
-    model.eval()(X[:2])
-    ours.step()
-    plain.step()
-    for cycle in cycles:
-        cycle.finish()
-    assert_close(values(ours), values(plain))
+from bregman import L1, GroupL12, LinBreg, Multilevel, SparsityTarget, param_groups
+from bregman.suite.models import SkipMLP
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
@@ -100,66 +65,6 @@ def test_weights_edited_between_two_cycles():
     assert_close(run("csr"), run("masked"))
 
 
-
-
-@every_optimizer
-@pytest.mark.parametrize(("regs", "path"), [("l1", "csr"), ("filters", "gathered")])
-def test_a_run_through_fit_resumes_bit_for_bit(optimizer, regs, path, tmp_path):
-    def run(epochs, checkpoint=None):
-        model, ours = build(optimizer, regs)
-        cycle = Multilevel(model, ours, 3, path=path)
-        result = fit(
-            model, ours, (X[:350], Y[:350]), (X[350:], Y[350:]), epochs=epochs, batch_size=32,
-            generator=torch.Generator().manual_seed(5), stateful={"multilevel": cycle},
-            scheduler=lr_scheduler.StepLR(ours, 2, 0.5), checkpoint=checkpoint,
-            checkpoint_seconds=0.0,
-        )  # fmt: skip
-        return result.history, values(ours), cycle.missed
-
-    expected = run(6)
-    # eleven steps make an epoch, which ends in the middle of a cycle
-    assert expected[2] == 2
-    run(3, tmp_path / "run.ckpt")
-    history, found, _ = run(6, tmp_path / "run.ckpt")
-    assert history == expected[0]
-    assert same(found, expected[1])
-
-
-def test_state_dict_loads_with_torchs_default():
-    model, ours = build("AdaBreg", "filters")
-    cycle = Multilevel(model, ours, 5)
-    train(model, ours, 4)
-    file = io.BytesIO()
-    torch.save(cycle.state_dict(), file)
-    file.seek(0)
-    twin, other = build("AdaBreg", "filters")
-    twin.load_state_dict(model.state_dict())
-    other.load_state_dict(copy.deepcopy(ours.state_dict()))
-    second = Multilevel(twin, other, 5)
-    second.load_state_dict(torch.load(file))
-    assert second.missed == 3
-    for net, optimizer in ((model, ours), (twin, other)):
-        train(net, optimizer, 1, start=4)
-    cycle.finish()
-    second.finish()
-    assert same(values(ours), values(other))
-
-
-def test_loading_in_the_middle_of_a_cycle():
-    model, ours = build("momentum", "rows")
-    cycle = Multilevel(model, ours, 5)
-    train(model, ours, 6)
-    stored = copy.deepcopy([part.state_dict() for part in (model, ours, cycle)])
-    train(model, ours, 3, start=6)
-    expected = model.state_dict()
-    train(model, ours, 2, start=9)
-    assert cycle.frozen
-    for part, state in zip((model, ours, cycle), stored, strict=True):
-        part.load_state_dict(state)
-    train(model, ours, 3, start=6)
-    assert_close(model.state_dict().values(), expected.values())
-
-
 def test_the_learning_rate_of_every_step_counts():
     model, ours = build("momentum", "l1")
     cycle = Multilevel(model, ours, 3)
@@ -189,28 +94,6 @@ def test_closures():
     for cycle in cycles:
         cycle.finish()
     assert same(values(ours), values(plain))
-
-
-def test_clipping_and_grad_scaler_see_the_small_gradients():
-    def run(scaler):
-        model, ours = build("LinBreg", "rows")
-        cycle = Multilevel(model, ours, 3)
-        for k in range(10):
-            ours.zero_grad()
-            loss = minibatch_loss(model, k)
-            if k == 6:  # one that the scaler skips
-                loss = loss * (torch.inf if scaler.is_enabled() else 0)
-            scaler.scale(loss).backward()
-            scaler.unscale_(ours)
-            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-            if k != 6 or scaler.is_enabled():
-                scaler.step(ours)
-            scaler.update()
-        cycle.finish()
-        return values(ours)
-
-    scalers = [torch.amp.GradScaler("cpu", 1024.0, enabled=enabled) for enabled in (True, False)]
-    assert_close(*map(run, scalers))
 
 
 @pytest.mark.parametrize(("regs", "path"), [("l1", "csr"), ("filters", "gathered")])
@@ -295,39 +178,6 @@ def test_regularized_parameters_outside_of_layers_with_a_path_stay_dense_and_are
     assert model[0].weight.shape == (1, 3, 3, 3)
 
 
-def test_layers_that_cannot_be_frozen_take_full_steps():
-    class Own(nn.Linear):
-        def forward(self, x):
-            return super().forward(2 * x)
-
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.c = nn.Linear(64, 8), Own(8, 8), nn.Linear(8, 8)
-            self.d, self.e = nn.Linear(8, 8), nn.Linear(8, 4)
-            self.d.weight = self.c.weight
-            self.e.weight.requires_grad_(False)
-
-        def forward(self, x):
-            return self.e(self.d(self.c(self.b(self.a(x.flatten(1))).relu()).relu()))
-
-    model = Net().double()
-    ours = LinBreg(param_groups(model, linear=L1(0.01)), lr=0.1)
-    cycle = Multilevel(model, ours, 3, path="csr")
-    before = [p.detach().clone() for p in model.parameters()]
-    train(model, ours, 2)
-    cycle.finish()
-    assert cycle.paths == {
-        "a": "csr",
-        "b": "dense: Own may have a forward of its own",
-        "c": "dense: its weight is shared",
-        "d": "dense: its weight is shared",
-        "e": "dense: its weight had no step of the optimizer",
-    }
-    changed = [not torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True)]
-    assert changed.count(False) == 1
-
-
 def test_scalars_between_layers_take_part():
     def run(path):
         with torch.random.fork_rng():
@@ -341,5 +191,3 @@ def test_scalars_between_layers_take_part():
         return values(ours)
 
     assert_close(run("gathered"), run("masked"))
-
-

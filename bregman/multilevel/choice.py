@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from bregman.multilevel.ways import Csr, Masked, Timed, Way
 from bregman.regularizers import Regularizer, Zero
 
 PATHS = ("auto", "timed", "masked", "csr", "gathered")
-# "auto" takes sparse products up to this density; benchmarks/paths.py measured it
-CSR_DENSITY = 0.1
+# "auto" takes sparse products for weights of that many entries, up to that density: there they are
+# faster in benchmarks/paths_1.csv, whatever the batch
+CSR_ENTRIES, CSR_DENSITY = 500_000, 0.2
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Choice:
         self,
         name: str,
         layer: Layer,
-        reg: Regularizer,
+        group: dict[str, Any],
         v: Tensor,
         front: Front | None = None,
         given: Support | None = None,
@@ -74,12 +76,13 @@ class Choice:
         Args:
             name: of the layer.
             layer: has its whole weight.
-            reg: the regularizer of this weight.
+            group: the optimizer's, of this weight.
             v: of this weight.
             front: the layer in front, if any.
             given: what was trained in the cycle so far, to go on with it.
         """
-        weight = layer.weight.detach()
+        weight, reg = layer.weight.detach(), group["reg"]
+        decays = bool(group.get("weight_decay"))
         dims = blocks(reg, weight.dim())
         beside = None if dims is None else set(range(weight.dim())) - set(dims)
         if beside in ({0}, {1}) and getattr(layer, "groups", 1) == 1:
@@ -88,7 +91,8 @@ class Choice:
                 columns = given.columns if isinstance(given, Grid) else _left(weight, dims)
                 return self._of_grid(name, layer, reg, Grid(_all_rows(weight), columns))
             rows = given.rows if isinstance(given, Grid | RestingGrid) else _left(weight, dims)
-            met = self._constants(layer, reg, front)
+            # what rests would decay
+            met = None if decays else self._constants(layer, reg, front)
             trained = given if isinstance(given, RestingGrid) else None
             if met is not None and trained is None:
                 trained = RestingGrid.of(v, rows, met.live, met.met)
@@ -163,9 +167,10 @@ class Choice:
             self.reasons.setdefault(name, fastest)
             sparse = fastest == "csr"
         else:
-            sparse = self.path == "csr" or density <= CSR_DENSITY
-            rule = f"masked: above a density of {CSR_DENSITY:g} csr is no faster"
-            self.reasons[name] = "csr" if sparse else rule
+            pays = density <= CSR_DENSITY and weight.numel() >= CSR_ENTRIES
+            sparse = self.path == "csr" or pays
+            why = f"csr pays from {CSR_ENTRIES:,} entries on, up to a density of {CSR_DENSITY:g}"
+            self.reasons[name] = "csr" if sparse else f"masked: {why}"
         if sparse:
             return Csr(weight, support, None if front is None else front.way)
         return Masked(weight, support)

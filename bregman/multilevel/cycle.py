@@ -276,7 +276,7 @@ class Multilevel:
         if norms is not None:
             supports = {name: support for name, (support, _) in self._waited.items()}
         ways: dict[nn.Module, Way] = {}
-        regs = {p: group["reg"] for group in self.optimizer.param_groups for p in group["params"]}
+        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         chain = links(self.model)
         for name, layer in _layers(self.model):
             if obstacle := self._obstacle(layer):
@@ -284,11 +284,12 @@ class Multilevel:
                 continue
             front = None
             before, between = chain.get(layer, (layer, []))
+            group = groups[layer.weight]
             if before in ways and (ways[before].dead is None or self._may_rest(before)):
                 front = Front(before, ways[before], between)
             given = supports.get(_join(name, "weight"))
             v = self.optimizer.state[layer.weight]["subgrad"]
-            way = self._choose(name, layer, regs[layer.weight], v, front, given)
+            way = self._choose(name, layer, group, v, front, given)
             if way is not None:
                 ways[layer] = way
         for name, layer in _layers(self.model):
@@ -485,6 +486,9 @@ def _check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, pat
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
     weights = {layer.weight for _, layer in _layers(model)}
+    devices = {weight.device.type for weight in weights}
+    if path == "csr" and devices != {"cpu"}:
+        raise ValueError(f"path 'csr' needs a model on the cpu, got one on {', '.join(devices)}")
     found = [
         blocks(group["reg"], p.dim())
         for group in optimizer.param_groups
@@ -496,6 +500,3 @@ def _check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, pat
             "optimizer must regularize the weight of a linear or convolution layer of model, "
             "got none of that kind"
         )
-    devices = {p.device.type for p in weights}
-    if path == "csr" and devices != {"cpu"}:
-        raise ValueError(f"path 'csr' needs a model on the cpu, got one on {', '.join(devices)}")

@@ -68,7 +68,7 @@ class LinBreg(BregmanOptimizer):
         states = self._states(group, params, *(["momentum_buffer"] if beta else []))
         if not group["fused"] and all(p.is_cpu for p in params):
             # one parameter after the other: its v is in the cache when the prox reads it
-            signed = -lr if group["maximize"] else lr
+            signed: Any = -lr if group["maximize"] else lr
             reg, delta = group["reg"], group["delta"]
             for p, grad, state in zip(params, grads, states, strict=True):
                 v = state["subgrad"]

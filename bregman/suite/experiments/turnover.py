@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from bregman.multilevel import Multilevel
-from bregman.multilevel.supports import block_dims, nonzero_blocks
+from bregman.multilevel.choice import blocks
+from bregman.multilevel.supports import nonzero_blocks
 from bregman.optim import BregmanOptimizer
 
 
@@ -27,7 +28,7 @@ class Turnover:
         self.dims: dict[Tensor, tuple[int, ...]] = {}
         for group in optimizer.param_groups:
             for p in group["params"]:
-                dims = block_dims(group["reg"], p.dim())
+                dims = blocks(group["reg"], p.dim())
                 if dims is not None:
                     self.dims[p] = dims
         self.support: list[Tensor] = []
