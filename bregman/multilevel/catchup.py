@@ -1,12 +1,14 @@
 """Catch-up: what a full step does where v waited. docs/multilevel.md derives it."""
 
 import math
+from collections import defaultdict
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bregman.multilevel.supports import Grid, RestingGrid, Support
+from bregman.optim import BregmanOptimizer
 from bregman.regularizers import Zero
 
 
@@ -88,3 +90,59 @@ class CatchUp:
         if isinstance(blocks, RestingGrid):
             blocks = Grid(blocks.rows)
         blocks.prolong(reg.prox(delta * blocks.restrict(v), delta), p)
+
+
+class FullStep:
+    """What the optimizer sees in a full step after frozen ones: groups with a stride.
+
+    Args:
+        model: has the parameters.
+        optimizer: of them.
+        waited: by the names of parameters, what moved in the frozen steps and how many it took.
+        skipped: by the names, the number of all frozen steps so far.
+        catch_up: as of ``Multilevel``.
+
+    Attributes:
+        groups: of the optimizer, for this step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: BregmanOptimizer,
+        waited: dict[str, tuple[Support, int]],
+        skipped: dict[str, int],
+        catch_up: bool,
+    ) -> None:
+        names = {p: name for name, p in model.named_parameters() if name in waited}
+        self.groups: list[dict[str, Any]] = []
+        self._corrections: list[CatchUp] = []
+        self._momenta: list[tuple[dict[str, Tensor], float]] = []
+        for group in optimizer.param_groups:
+            by_stride: dict[float, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                pace, state = 1.0, optimizer.state.get(p, {})
+                if p in names and "subgrad" in state:
+                    support, missed = waited[names[p]]
+                    count = times(group, missed) if catch_up else 1.0
+                    pace = stride(group, count, state, skipped.get(names[p], 0))
+                if pace != 1:
+                    v = state["subgrad"]
+                    self._corrections.append(CatchUp(p, v, group, support, count, pace))
+                    if group.get("momentum"):  # tau stays inside of m
+                        self._momenta.append((state, pace))
+                by_stride[pace].append(p)
+            for pace, params in by_stride.items():
+                self.groups.append({**group, "params": params, "lr": group["lr"] * pace})
+        self._scale_momenta(1)
+
+    def correct(self) -> None:
+        """After the step: give v, theta and momentum what they should be."""
+        for correction in self._corrections:
+            correction.correct()
+        self._scale_momenta(-1)
+
+    def _scale_momenta(self, power: int) -> None:
+        for state, pace in self._momenta:
+            if "momentum_buffer" in state:
+                state["momentum_buffer"].mul_(pace**power)

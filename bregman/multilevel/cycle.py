@@ -8,19 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bregman.layers import CONV
-from bregman.multilevel.catchup import CatchUp, stride, times
-from bregman.multilevel.chains import Layer, links
-from bregman.multilevel.choice import PATHS, Choice, Front, blocks
+from bregman.multilevel.catchup import FullStep
+from bregman.multilevel.chains import links
+from bregman.multilevel.choice import Choice, Front, blocks
+from bregman.multilevel.eligible import check, may_rest, obstacle, outside, plain_layers
 from bregman.multilevel.gathered import Call, Gathered
 from bregman.multilevel.restriction import ParameterRestriction, Restricted, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
 from bregman.multilevel.ways import Sparse, Way
 from bregman.optim import BregmanOptimizer
-from bregman.regularizers import GroupL12, Regularizer, Zero
+from bregman.regularizers import GroupL12, Regularizer
 
 KEY = "multilevel"
-_PLAIN = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TAKEN: WeakSet[BregmanOptimizer] = WeakSet()
 
 
@@ -83,22 +82,25 @@ class Multilevel:
         path: str = "auto",
         catch_up: bool = True,
     ) -> None:
-        _check(model, optimizer, frozen_steps, path)
+        check(model, optimizer, frozen_steps, path)
+        if optimizer in _TAKEN:
+            raise ValueError(
+                "optimizer must be in one cycle only, got one that has a Multilevel already: call "
+                "the detach() of that one first"
+            )
         self.model, self.optimizer = model, optimizer
         self.frozen_steps, self.catch_up = frozen_steps, catch_up
         self.frozen, self.missed = False, 0
         self._choose = Choice(path)
-        self._choose.reasons.update(_outside(model, optimizer))
+        self._choose.reasons.update(outside(model, optimizer))
         self._restrictions: dict[Tensor, ParameterRestriction] = {}
-        self._names: dict[Tensor, str] = {}
         # by the names of parameters: what moved in the cycle before and in how many steps of it,
         # and in how many frozen steps in all
         self._waited: dict[str, tuple[Support, int]] = {}
         self._skipped: dict[str, int] = {}
         # in a step
         self._groups: list[dict[str, Any]] | None = None
-        self._catching_up: list[CatchUp] = []
-        self._strides: list[tuple[Tensor, float]] = []
+        self._full: FullStep | None = None
         self._call = Call(self._settle)
         self._calls: list[Any] = []
         self._loaded: dict[str, Any] | None = None
@@ -162,7 +164,15 @@ class Multilevel:
             with plain():
                 self._settle()
                 self._groups = optimizer.param_groups
-                optimizer.param_groups = self._frozen_groups() if self.frozen else self._full()
+                if self.frozen:
+                    optimizer.param_groups = self._frozen_groups()
+                else:
+                    self._release()
+                    waited = self._waited if self.missed else {}
+                    self._full = FullStep(
+                        self.model, optimizer, waited, self._skipped, self.catch_up
+                    )
+                    optimizer.param_groups = self._full.groups
             return loss
 
         return (args[0], then), {}
@@ -188,36 +198,6 @@ class Multilevel:
             groups.append({**group, "params": params})
         return groups
 
-    def _full(self) -> list[dict[str, Any]]:
-        """The optimizer's groups, with a stride for what waited."""
-        self._release()
-        if not self.missed:
-            return self.optimizer.param_groups
-        named = dict(self.model.named_parameters())
-        waited = {named[n]: (n, *self._waited[n]) for n in self._waited if n in named}
-        groups = []
-        for group in self.optimizer.param_groups:
-            by_stride: dict[float, list[Tensor]] = {}
-            for p in group["params"]:
-                pace = 1.0
-                if p in waited and "subgrad" in (state := self.optimizer.state[p]):
-                    name, support, missed = waited[p]
-                    count = times(group, missed) if self.catch_up else 1.0
-                    pace = stride(group, count, state, self._skipped.get(name, 0))
-                    if pace != 1:
-                        v = state["subgrad"]
-                        self._catching_up.append(CatchUp(p, v, group, support, count, pace))
-                by_stride.setdefault(pace, []).append(p)
-            for pace, params in by_stride.items():
-                groups.append({**group, "params": params, "lr": group["lr"] * pace})
-                if group.get("momentum") and pace != 1:
-                    self._strides += [(p, pace) for p in params]
-        for p, pace in self._strides:
-            # tau stays inside of m
-            if "momentum_buffer" in self.optimizer.state[p]:
-                self.optimizer.state[p]["momentum_buffer"].mul_(pace)
-        return groups
-
     def _after_step(self, *_: Any) -> None:
         self._restore_groups()
         with plain():
@@ -228,12 +208,9 @@ class Multilevel:
                 if self.missed >= self.frozen_steps:
                     self._thaw()
                 return
-            for catching_up in self._catching_up:
-                catching_up.correct()
-            for p, pace in self._strides:
-                if "momentum_buffer" in self.optimizer.state[p]:
-                    self.optimizer.state[p]["momentum_buffer"].div_(pace)
-            self._catching_up, self._strides, self.missed = [], [], 0
+            if self._full is not None:
+                self._full.correct()
+            self._full, self.missed = None, 0
             self._freeze()
 
     def _take_back(self, p: Tensor, held: ParameterRestriction) -> None:
@@ -278,21 +255,22 @@ class Multilevel:
         ways: dict[nn.Module, Way] = {}
         groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         chain = links(self.model)
-        for name, layer in _layers(self.model):
-            if obstacle := self._obstacle(layer):
-                self._choose.reasons[name] = f"dense: {obstacle}"
+        for name, layer in plain_layers(self.model):
+            if reason := obstacle(layer, self.model, self.optimizer):
+                self._choose.reasons[name] = f"dense: {reason}"
                 continue
             front = None
             before, between = chain.get(layer, (layer, []))
             group = groups[layer.weight]
-            if before in ways and (ways[before].dead is None or self._may_rest(before)):
+            rests = before in ways and may_rest(before, self.model, self.optimizer)
+            if rests or (before in ways and ways[before].dead is None):
                 front = Front(before, ways[before], between)
             given = supports.get(_join(name, "weight"))
             v = self.optimizer.state[layer.weight]["subgrad"]
             way = self._choose(name, layer, group, v, front, given)
             if way is not None:
                 ways[layer] = way
-        for name, layer in _layers(self.model):
+        for name, layer in plain_layers(self.model):
             if (way := ways.get(layer)) is None:
                 continue
             self._restrict(_join(name, "weight"), layer.weight, way.trained, way)
@@ -307,27 +285,25 @@ class Multilevel:
                 self.model.register_forward_pre_hook(self._call.enter),
                 self.model.register_forward_hook(self._call.leave, always_call=True),
             ]
-        for name, values in (norms or {}).items():
-            held = next(h for p, h in self._restrictions.items() if self._names[p] == name)
-            assert isinstance(held.support, RestingGrid)
-            held.support.norms(held.part).copy_(values)
+        for held in self._restrictions.values():
+            if norms and isinstance(held.support, RestingGrid):
+                held.support.norms(held.part).copy_(norms[held.name])
         self._options = self._reg_and_delta()
         self.frozen = bool(self._restrictions)
 
     def _restrict(
         self, name: str, full: Tensor, support: Support, way: Way | None = None
     ) -> ParameterRestriction:
-        held = ParameterRestriction(full, support, self.finish, way)
-        self._restrictions[full], self._names[full] = held, name
+        held = ParameterRestriction(name, full, support, self.finish, way)
+        self._restrictions[full] = held
         return held
 
     def _thaw(self) -> None:
         """Write back what the frozen steps did; linear layers still leave out what is zero."""
         self._waited = {}
         for p, held in self._restrictions.items():
-            name = self._names[p]
-            self._waited[name] = held.support, held.missed
-            self._skipped[name] = self._skipped.get(name, 0) + held.missed
+            self._waited[held.name] = held.support, held.missed
+            self._skipped[held.name] = self._skipped.get(held.name, 0) + held.missed
             for value in self.optimizer.state[p].values():
                 if isinstance(value, Restricted):
                     value.restriction.release()
@@ -349,32 +325,7 @@ class Multilevel:
     def _release(self) -> None:
         for held in self._restrictions.values():
             held.release()
-        self._restrictions, self._names = {}, {}
-
-    def _obstacle(self, layer: Layer) -> str | None:
-        """Why the weight of a layer can't be frozen."""
-        if type(layer) not in _PLAIN:
-            return f"{type(layer).__name__} may have a forward of its own"
-        if type(layer.weight) is not nn.Parameter:
-            return f"its weight is a {type(layer.weight).__name__}"
-        if self._shared(layer.weight):
-            return "its weight is shared"
-        if "subgrad" not in self.optimizer.state.get(layer.weight, {}):
-            return "its weight had no step of the optimizer"
-        return None
-
-    def _may_rest(self, layer: Layer) -> bool:
-        """Whether the biases of dead rows can rest."""
-        bias, groups = layer.bias, self.optimizer.param_groups
-        if bias is None:
-            return True
-        free = any(isinstance(g["reg"], Zero) and bias in set(g["params"]) for g in groups)
-        had_step = "subgrad" in self.optimizer.state.get(bias, {})
-        return free and had_step and not self._shared(bias)
-
-    def _shared(self, parameter: Tensor) -> bool:
-        held = [p for m in self.model.modules() for p in m._parameters.values()]
-        return sum(p is parameter for p in held) > 1
+        self._restrictions = {}
 
     def _reg_and_delta(self) -> list[tuple[Regularizer, float]]:
         return [(group["reg"], group["delta"]) for group in self.optimizer.param_groups]
@@ -393,10 +344,10 @@ class Multilevel:
         waited, norms = self._waited, {}
         if self.frozen:
             waited = {}
-            for p, held in self._restrictions.items():
-                waited[self._names[p]] = held.support, held.missed
+            for held in self._restrictions.values():
+                waited[held.name] = held.support, held.missed
                 if isinstance(held.support, RestingGrid):
-                    norms[self._names[p]] = held.support.norms(held.part).clone()
+                    norms[held.name] = held.support.norms(held.part).clone()
         state_dict[KEY] = {
             "frozen": self.frozen,
             "restricted": bool(self._restrictions),
@@ -427,8 +378,8 @@ class Multilevel:
         with plain():
             if state["restricted"]:
                 self._freeze(state["norms"])
-                for p, held in self._restrictions.items():
-                    held.missed, held.reread = waited[self._names[p]][1], True
+                for held in self._restrictions.values():
+                    held.missed, held.reread = waited[held.name][1], True
                 if not state["frozen"]:
                     self._thaw()
         self.missed, self._skipped = state["missed"], dict(state["skipped"])
@@ -452,51 +403,3 @@ def _loaded(parts: dict[str, Any], device: torch.device) -> Support:
 
 def _join(*names: str) -> str:
     return ".".join(filter(None, names))
-
-
-def _layers(model: nn.Module) -> list[tuple[str, Layer]]:
-    return [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | CONV)]
-
-
-def _outside(model: nn.Module, optimizer: BregmanOptimizer) -> dict[str, str]:
-    """Regularized parameters outside of linear and convolution layers, and what becomes of them."""
-    inside = {p for _, layer in _layers(model) for p in layer.parameters(recurse=False)}
-    groups = (g for g in optimizer.param_groups if not isinstance(g["reg"], Zero))
-    regularized = {p for group in groups for p in group["params"]}
-    reason = "dense: outside of linear and convolution layers"
-    return {name: reason for name, p in model.named_parameters() if p in regularized - inside}
-
-
-def _check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, path: str) -> None:
-    wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-    if wrapped or hasattr(model, "_orig_mod") or model._compiled_call_impl is not None:
-        raise TypeError(
-            "model must be a plain module, neither compiled nor wrapped for parallel training, "
-            f"got {type(model).__name__}"
-        )
-    if not isinstance(optimizer, BregmanOptimizer):
-        raise TypeError(f"optimizer must be LinBreg or AdaBreg, got {type(optimizer).__name__}")
-    if optimizer in _TAKEN:
-        raise ValueError(
-            "optimizer must be in one cycle only, got one that has a Multilevel already: call the "
-            "detach() of that one first"
-        )
-    if not isinstance(frozen_steps, int) or frozen_steps < 0:
-        raise ValueError(f"frozen_steps must be an integer of at least 0, got {frozen_steps}")
-    if path not in PATHS:
-        raise ValueError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
-    weights = {layer.weight for _, layer in _layers(model)}
-    devices = {weight.device.type for weight in weights}
-    if path == "csr" and devices != {"cpu"}:
-        raise ValueError(f"path 'csr' needs a model on the cpu, got one on {', '.join(devices)}")
-    found = [
-        blocks(group["reg"], p.dim())
-        for group in optimizer.param_groups
-        for p in group["params"]
-        if p in weights
-    ]
-    if all(dims is None for dims in found):
-        raise ValueError(
-            "optimizer must regularize the weight of a linear or convolution layer of model, "
-            "got none of that kind"
-        )

@@ -168,6 +168,7 @@ class ParameterRestriction(Restriction):
     ``torch.autograd.grad`` wait for it, autograd hands it to them like any other.
 
     Args:
+        name: of the parameter in its model.
         full: the parameter.
         support: what moves.
         end: ends the cycle.
@@ -182,12 +183,17 @@ class ParameterRestriction(Restriction):
     kind = RestrictedParameter
 
     def __init__(
-        self, full: Tensor, support: Support, end: Callable[[], None], way: Way | None = None
+        self,
+        name: str,
+        full: Tensor,
+        support: Support,
+        end: Callable[[], None],
+        way: Way | None = None,
     ) -> None:
         super().__init__(full, support)
         if isinstance(support, RestingGrid):
             support.measure(self.whole, self.part)
-        self.end, self.way = end, way
+        self.name, self.end, self.way = name, end, way
         self.frozen = True
         self.gradient: Tensor | None = None
         self.missed = 0

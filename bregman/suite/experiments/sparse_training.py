@@ -259,7 +259,8 @@ def attach(
         generator: draws the baselines' supports.
 
     Returns:
-        What has a state, by name, for ``fit(stateful=...)``.
+        What was attached, by name. All but the cycle ("multilevel", whose state is in the
+        optimizer's) has a state for ``fit(stateful=...)``.
 
     Raises:
         ValueError: an unknown baseline, or one without a target.
@@ -347,6 +348,11 @@ def train(
             measures |= attached["turnover"].collect()
         return measures
 
+    def end_cycle(epoch: int) -> None:
+        # the last cycle of an epoch may be shorter than the others
+        if "multilevel" in attached:
+            attached["multilevel"].finish()
+
     training = fit(
         model,
         optimizer,
@@ -361,7 +367,8 @@ def train(
         transform=task.transform,
         autocast=autocast,
         measure=measure,
-        stateful=attached,
+        stateful={name: part for name, part in attached.items() if name != "multilevel"},
+        intervene=end_cycle,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
     )
