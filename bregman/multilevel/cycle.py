@@ -233,7 +233,8 @@ class Multilevel:
         for held in self._restrictions.values():
             if held.gradient is not None:
                 held.gradient = None if set_to_none else torch.zeros_like(held.part)
-        type(self.optimizer).zero_grad(self.optimizer, set_to_none)
+        with torch._C.DisableTorchFunctionSubclass():
+            type(self.optimizer).zero_grad(self.optimizer, set_to_none)
 
     def _settle(self) -> None:
         """End the cycle if somebody changed a weight."""

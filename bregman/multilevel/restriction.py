@@ -35,6 +35,7 @@ _ALIASES = {
     Tensor.numpy, Tensor.__array__, Tensor.data_ptr, Tensor.untyped_storage, Tensor.__dlpack__,
     *_getters("data"),
 }  # fmt: skip
+_GET_GRAD = _getters("grad")
 _SET_DATA = vars(torch._C.TensorBase)["data"].__set__
 
 
@@ -118,10 +119,10 @@ class Restriction:
 
     def show(self) -> None:
         """Bring the whole tensor up to date."""
-        with plain():
-            if self.ahead:
+        if self.ahead:
+            with plain():
                 self._write()
-            self.ahead, self.looked = False, True
+        self.ahead, self.looked = False, True
 
     def _write(self) -> None:
         self.support.prolong(self.part, self.whole)
@@ -140,10 +141,10 @@ class Restriction:
 
     def advance(self) -> Tensor:
         """The part, for a step; with what somebody did to the whole tensor."""
-        with plain():
-            if self.looked:
+        if self.looked:
+            with plain():
                 self.part.copy_(self._fresh())
-            self.ahead, self.looked = True, False
+        self.ahead, self.looked = True, False
         return self.part
 
     def _fresh(self) -> Tensor:
@@ -200,16 +201,15 @@ class ParameterRestriction(Restriction):
         self.acting = self.leaked = self.edited = False
         # after a state was loaded, since weights may be loaded later
         self.reread = False
-        self.version = full._version
+        self.version = self.whole._version
 
     def show(self) -> None:
-        with plain():
-            self._notice()
-            super().show()
-            self.version = self.full._version
+        self._notice()
+        super().show()
+        self.version = self.whole._version
 
     def _notice(self) -> None:
-        self.edited |= self.full._version != self.version
+        self.edited |= self.whole._version != self.version
 
     def _write(self) -> None:
         if isinstance(self.support, RestingGrid):
@@ -219,7 +219,7 @@ class ParameterRestriction(Restriction):
 
     @contextmanager
     def act(self, func: Callable[..., Any]) -> Iterator[None]:
-        if func in _getters("grad"):
+        if func in _GET_GRAD:
             self.collect_gradient()
         elif getattr(func, "__self__", None) is Tensor.grad:
             self.gradient = None
@@ -240,11 +240,13 @@ class ParameterRestriction(Restriction):
 
     def disturbed(self) -> bool:
         """Whether somebody changed the weight since its last step."""
+        self._notice()
+        if not (self.edited or self.leaked or self.reread):
+            return False
         with plain():
-            self._notice()
             if self.reread:
                 self.part.copy_(self._fresh())
-                self.reread, self.edited, self.version = False, False, self.full._version
+                self.reread, self.edited, self.version = False, False, self.whole._version
             elif self.leaked and not self.edited:
                 self.show()
                 self.edited = not torch.equal(self._fresh(), self.part)
