@@ -30,14 +30,14 @@ def add_sum(path: Path) -> bool:
     if "sum" in stored:
         return False
     arrays = path.with_suffix(".npz")
-    stored["arrays"] = (
-        hashlib.sha256(arrays.read_bytes()).hexdigest() if arrays.exists() else None
-    )
+    stored["arrays"] = hashlib.sha256(arrays.read_bytes()).hexdigest() if arrays.exists() else None
     stored["sum"] = sum_of(stored)
     # what stood there stays as it stood, byte for byte
     added = json.dumps({name: stored[name] for name in ("arrays", "sum")})
     with replacing(path) as temporary:
-        temporary.write_text(text.rstrip().removesuffix("}") + ", " + added.removeprefix("{") + "\n")
+        temporary.write_text(
+            text.rstrip().removesuffix("}") + ", " + added.removeprefix("{") + "\n"
+        )
     return True
 
 

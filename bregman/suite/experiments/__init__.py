@@ -11,7 +11,7 @@ from bregman.suite.experiments import (
     mnist_comparison,
     what_sparsity_buys,
 )
-from bregman.suite.experiments.experiment import SCALES, Experiment, Row, Scale
+from bregman.suite.experiments.experiment import SCALES, Experiment, Row, RunsFailedError, Scale
 from bregman.suite.experiments.tables import Results, beside_paper, paper_reference
 from bregman.suite.paths import results_dir
 
@@ -34,6 +34,7 @@ __all__ = [
     "Experiment",
     "Results",
     "Row",
+    "RunsFailedError",
     "Scale",
     "beside_paper",
     "get",
