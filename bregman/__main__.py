@@ -21,12 +21,13 @@ def main() -> None:
         sys.exit(130)
     try:
         app()
-    finally:
-        if any(thread.name == InThread.NAME for thread in threading.enumerate()):
-            # it was told to stop, and is in the middle of something long that is not stored
+    except SystemExit as end:
+        if end.code == 130 and any(t.name == InThread.NAME for t in threading.enumerate()):
+            # stopped in the middle of something long, whose result nobody waits for
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)
+        raise
 
 
 if __name__ == "__main__":

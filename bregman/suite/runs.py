@@ -184,9 +184,9 @@ class RunStore:
                 outcome = train(config, device, checkpoint, on_epoch)
                 run = self._write(config, outcome, environment(device), revision)
                 checkpoint.path.unlink(missing_ok=True)
-                # whoever waits for this lock finds the run
-                Path(lock.lock_file).unlink(missing_ok=True)
         finally:
+            # whoever opened the file meanwhile sees that it is gone, and makes another
+            Path(lock.lock_file).unlink(missing_ok=True)
             lock.release()
         return run
 
