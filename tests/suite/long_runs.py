@@ -6,20 +6,21 @@ python long_runs.py RESULTS EPOCHS JOBS [CLUSTER]
 import os
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
-from bregman.suite.experiments import Experiment, Scale, classification, get
+from bregman.suite.experiments import Experiment, Scale, get
 from bregman.suite.stopping import Stopped
-
-# a checkpoint after every batch
-classification.fit = partial(classification.fit, checkpoint_seconds=0.0)
+from bregman.suite.training import fit
 
 
 def train(config, device, checkpoint, on_epoch):
     with (checkpoint.path.parent / "begun").open("a") as file:
         file.write(f"{checkpoint.path.stem}\n")
-    return classification.train(config, device, checkpoint, on_epoch)
+    # a checkpoint after every batch
+    with mock.patch.dict(fit.__kwdefaults__, checkpoint_seconds=0.0):
+        return get("mnist_comparison").train(config, device, checkpoint, on_epoch)
 
 
 def experiment(epochs: int) -> Experiment:
@@ -28,9 +29,14 @@ def experiment(epochs: int) -> Experiment:
     return replace(known, scales={"smoke": scale}, rows=known.rows[:4], train=train)
 
 
+def configs(epochs: int) -> list[Any]:
+    known = experiment(epochs)
+    return [known.config(known.scale("smoke"), 0, **row.settings) for row in known.rows]
+
+
 if __name__ == "__main__":
     os.environ["BREGMAN_RESULTS"] = sys.argv[1]
-    Path(sys.argv[1]).mkdir(exist_ok=True)
+    Path(sys.argv[1]).mkdir(exist_ok=True, parents=True)
     cluster = sys.argv[4] if len(sys.argv) > 4 else None
     try:
         experiment(int(sys.argv[2])).run("smoke", jobs=int(sys.argv[3]), cluster=cluster)

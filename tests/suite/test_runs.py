@@ -18,7 +18,6 @@ import torch
 from bregman.suite import paths, provenance, runs
 from bregman.suite.checkpoints import CheckpointError
 from bregman.suite.experiments import get
-from bregman.suite.experiments.classification import train
 from bregman.suite.runs import Outcome, RunBusyError, RunStore, RunStoreError
 from bregman.suite.training import Record, Training
 
@@ -142,18 +141,17 @@ def test_a_full_disk_while_writing_keeps_the_checkpoint(tmp_path, monkeypatch):
 
 KILLED = """
 import sys
-from functools import partial
 from pathlib import Path
 import torch
-import bregman.suite.experiments.classification as classification
 from bregman.suite.experiments import get
 from bregman.suite.runs import RunStore
+from bregman.suite.training import fit
 
 torch.set_num_threads(1)
-classification.fit = partial(classification.fit, checkpoint_seconds=0.0)
+fit.__kwdefaults__["checkpoint_seconds"] = 0.0
 experiment = get("mnist_comparison")
 config = experiment.config(experiment.scale("smoke"), 0, optimizer="LinBreg", lam=1e-2)
-RunStore(Path(sys.argv[1])).make(config, classification.train,
+RunStore(Path(sys.argv[1])).make(config, experiment.train,
                                  on_epoch=lambda epoch: print(epoch, flush=True))
 """
 
@@ -174,8 +172,8 @@ def test_kill_minus_9_leaves_no_trace(tmp_path, epochs_before):
     experiment = get("mnist_comparison")
     config = experiment.config(experiment.scale("smoke"), 0, optimizer="LinBreg", lam=1e-2)
     epochs = []
-    resumed = RunStore(tmp_path).make(config, train, on_epoch=epochs.append)
-    whole = RunStore(tmp_path / "whole").make(config, train)
+    resumed = RunStore(tmp_path).make(config, experiment.train, on_epoch=epochs.append)
+    whole = RunStore(tmp_path / "whole").make(config, experiment.train)
     assert epochs[0] > epochs_before, "it goes on, it does not start again"
     assert sorted(resumed.history) == sorted(whole.history)
     assert resumed.result == whole.result

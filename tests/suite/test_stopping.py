@@ -1,6 +1,7 @@
 """Real signals: what runs ends with a checkpoint, what waits is dropped, nothing goes on alone."""
 
 import hashlib
+import json
 import os
 import queue
 import signal
@@ -9,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import long_runs
 import pytest
 
+from bregman.suite.experiments import get
+from bregman.suite.runs import RunStore
 from bregman.suite.stopping import GO_ON
 
 FOREVER = 1_000_000
@@ -94,6 +98,48 @@ def test_two_commands_at_once_make_each_run_once(tmp_path):
     begun = (runs / "begun").read_text().split()
     assert len(begun) == len(set(begun)) == len(list(runs.glob("*.json"))) == 4
     assert {path.suffix for path in runs.iterdir()} == {"", ".json"}, "no lock, no checkpoint"
+
+
+def test_a_cluster_makes_the_same_runs_and_stops_when_told(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        command = start(tmp_path, FOREVER, 1, address)
+        wait_until(lambda: len(checkpoints(tmp_path)) == 2)
+        os.killpg(command.pid, signal.SIGINT)
+        out, err = command.communicate(timeout=PATIENCE_S)
+        assert (command.returncode, out) == (130, f"{GO_ON}\n"), err
+        # no signal reached the workers: a flag did
+        with distributed.Client(address) as client:
+            wait_until(lambda: not any(client.processing().values()))
+        assert len(checkpoints(tmp_path)) == 2, "what waited was not begun"
+        assert all(whole(path) for path in checkpoints(tmp_path))
+
+        command = start(tmp_path / "finished", 5, 1, address)
+        out, err = command.communicate(timeout=PATIENCE_S)
+        assert command.returncode == 0, err
+    there = tmp_path / "finished" / "smoke" / "runs"
+    assert {path.suffix for path in there.iterdir()} == {"", ".json"}
+    assert numbers(there) == numbers(undisturbed(tmp_path / "here", 5))
+
+
+def undisturbed(folder: Path, epochs: int) -> Path:
+    """The folder of the same runs, made here at one go."""
+    store = RunStore(folder)
+    for config in long_runs.configs(epochs):
+        store.make(config, get("mnist_comparison").train)
+    return folder
+
+
+def numbers(folder: Path) -> dict[str, str]:
+    """All that the runs of a folder measured but the time, to the last bit."""
+    stored = {path.name: json.loads(path.read_text()) for path in folder.glob("*.json")}
+    return {
+        name: repr([run[key] for key in ("config", "status", "result", "history")])
+        for name, run in stored.items()
+    }
 
 
 NOTEBOOK = """

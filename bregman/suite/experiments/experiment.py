@@ -211,7 +211,7 @@ class Experiment:
             print(f"{self.name}, not run yet at scale {scale}:")
             print(results.missing.round(2).to_string(na_rep=""))
         if failures:
-            raise RunsFailedError("\n".join([f"{len(failures)} runs failed:", *failures]))
+            raise RunsFailedError("\n  ".join(["these runs failed:", *failures]))
         return results
 
     def _make(

@@ -95,8 +95,8 @@ def make_missing(
         deaths, failures = Counter[Any](), list[str]()
 
         def failed(config: Any, reason: str) -> None:
-            failures.append(f"{run_name(config)}: {reason}")
-            bar.write(f"  failed: {failures[-1]}", file=sys.stderr)
+            bar.write(f"  failed: {run_name(config)}: {reason}", file=sys.stderr)
+            failures.append(f"{run_name(config)}: {reason.strip().splitlines()[-1]}")
 
         while waiting or running:
             if asked.is_set():

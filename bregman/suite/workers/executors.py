@@ -18,6 +18,8 @@ from typing import Any
 # a run that was told to stop has that long to finish its batch and write its checkpoint
 GRACE_S = 3.5
 
+_CGROUP = Path("/sys/fs/cgroup")
+
 _leaving = threading.Event()
 
 
@@ -170,13 +172,12 @@ def _quota() -> float:
 
     A container sees its own group at the root.
     """
-    groups = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError):
-        quota, period = (groups / "cpu.max").read_text().split()
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)
     with contextlib.suppress(OSError, ValueError):
         quota, period = (
-            (groups / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            (_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
         )
         return math.inf if int(quota) < 0 else int(quota) / int(period)
     return math.inf
