@@ -1,5 +1,6 @@
 """The run store: a training run is named by its config, made once, and believed only if whole."""
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -250,7 +251,8 @@ class RunStore:
         remove_debris(self.folder)
         for path in [*self.folder.glob("*.ckpt"), *self.folder.glob("*.lock")]:
             if path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # of another user
+                    path.unlink(missing_ok=True)
 
     def path(self, config: Any) -> Path:
         """The file of a config's run."""

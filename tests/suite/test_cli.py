@@ -114,7 +114,7 @@ def failing(config, device, checkpoint, on_epoch):
 
 def test_a_failing_run_is_told_at_once_and_the_others_are_made(folder, monkeypatch):
     few = replace(get("mnist_comparison"), train=failing)
-    rows = {row.optimizer: row for row in few.rows}
+    rows = {row.settings["optimizer"]: row for row in few.rows}
     few = replace(few, rows=(rows["ProxGD"], rows["SGD"]))
     monkeypatch.setitem(cli.EXPERIMENTS, "mnist_comparison", few)
     done = call(*SMOKE)

@@ -248,3 +248,16 @@ def test_as_many_workers_as_there_are_cpus_for_this_process(tmp_path, monkeypatc
     assert executors.cpu_count() == 2
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
     assert executors.cpu_count() == 3
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.7])
+def test_a_summary_that_is_cut_is_named(own_results, share):
+    few().run("smoke")
+    path = own_results / "smoke" / "mnist_comparison" / "summary.csv"
+    whole = path.read_text()
+    assert len(experiments.stored_summaries("smoke")) == 2
+    path.write_text(whole[: int(share * len(whole))])
+    with pytest.raises(DataError, match=r"summary\.csv can't be read .* writes it anew from the"):
+        experiments.stored_summaries("smoke")
+    path.unlink()
+    assert experiments.stored_summaries("smoke").empty

@@ -252,7 +252,7 @@ class Experiment:
             if made
             else pd.DataFrame(columns=columns),
             missing=missing_table(
-                self.name, scale, [(row.label, seed, c) for row, seed, c in planned], runs
+                self.name, scale, [(row.label, config) for row, _, config in planned], runs
             ),
         )
         for table in ("summary", "history"):

@@ -1,6 +1,6 @@
 """What was not run yet: a table with the hours that it takes, and the command that makes it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -9,14 +9,14 @@ from bregman.suite.runs import Run, plain
 
 
 def missing_table(
-    name: str, scale: str, planned: Iterable[tuple[str, int, Any]], stored: Mapping[Any, Run]
+    name: str, scale: str, planned: Sequence[tuple[str, Any]], stored: Mapping[Any, Run]
 ) -> pd.DataFrame:
     """One row per label of which a run is missing.
 
     Args:
         name: of the experiment.
         scale: of the runs.
-        planned: label, seed and config of all runs.
+        planned: label and config of all runs.
         stored: from config to run, of those that were made.
 
     Returns:
@@ -28,13 +28,14 @@ def missing_table(
         columns=["run", "seconds"],
     )
     typical = seconds.groupby("run")["seconds"].mean()
+    # rows that share a run are told by the first one
+    missing = {config: label for label, config in reversed(planned) if config not in stored}
     rows = [
-        (label, seed, typical.get(_but_seed(config), float("nan")) / 3600)
-        for label, seed, config in planned
-        if config not in stored
+        (label, typical.get(_but_seed(config), float("nan")) / 3600)
+        for config, label in reversed(missing.items())
     ]
-    table = pd.DataFrame(rows, columns=["run", "seeds", "hours"]).groupby("run", sort=False)
-    found = table.agg({"seeds": "count", "hours": lambda hours: hours.sum(skipna=False)})
+    table = pd.DataFrame(rows, columns=["run", "hours"]).groupby("run", sort=False)
+    found = table["hours"].agg(seeds="size", hours=lambda hours: hours.sum(skipna=False))
     found["command"] = [
         f'bregman run {name} --scale {scale} --no-notebooks --rows "{label}"'
         for label in found.index

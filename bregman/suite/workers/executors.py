@@ -164,7 +164,7 @@ def cpu_count() -> int:
     """As many CPUs as this process may use: by affinity, and by the quota of its container."""
     affinity = getattr(os, "sched_getaffinity", None)
     cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cpus, math.ceil(_quota())))
+    return max(1, math.ceil(min(cpus, _quota())))
 
 
 def _quota() -> float:
