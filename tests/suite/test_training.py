@@ -1,5 +1,6 @@
 """The epoch loop: what it records, that it learns, that a stop in the middle leaves no trace."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -429,6 +430,25 @@ def test_a_full_disk_at_a_checkpoint_is_named(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError, match=message):
         Setup().fit(checkpoint=tmp_path / "run.ckpt", checkpoint_seconds=0.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_training_is_saved_every_two_minutes_at_least(tmp_path, monkeypatch):
+    now = 0.0
+    saved = [now]
+
+    def step(output, labels):
+        nonlocal now
+        now += 11.0  # seconds that a batch takes
+        return F.cross_entropy(output, labels)
+
+    save = Checkpoint.save
+    monkeypatch.setattr("bregman.suite.training.time.perf_counter", lambda: now)
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, state: (saved.append(now), save(self, state))
+    )
+    Setup().fit(epochs=4, loss=step, checkpoint=tmp_path / "run.ckpt")
+    assert saved[-1] > now - 120
+    assert max(b - a for a, b in itertools.pairwise(saved)) <= 120
 
 
 @pytest.mark.parametrize("after", [1, 5, 7, 9, 20])
