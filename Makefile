@@ -4,12 +4,13 @@ BIN := .venv/bin
 SCALE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper test lab bench notebooks clean
+.PHONY: help setup reproduce paper test attack lab bench notebooks clean
 
 help:
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
 	@echo "make paper       the same at the paper's scale (hours; resumable)"
 	@echo "make test        unit and contract tests, notebooks, lint, types"
+	@echo "make attack      kill, cut and fill what makes and keeps the runs, for some minutes"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       timings against torch and the peer package"
 	@echo "make notebooks   execute the stored notebooks anew at smoke scale"
@@ -39,6 +40,9 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+attack: setup
+	$(BIN)/pytest -m attack tests/suite/test_attack.py
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir notebooks

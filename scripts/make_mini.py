@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from bregman.suite.data import NAMES, load
-from bregman.suite.data.sets import SETS
+from bregman.suite.data.sets import PARTS, SETS, mini_sum
 from bregman.suite.paths import ROOT
 
 
@@ -31,14 +31,14 @@ def main() -> None:
         test = first_of_each_class(data.test_labels, n_test)
         path = ROOT / "bregman" / "suite" / "mini" / f"{name}.npz"
         path.parent.mkdir(exist_ok=True)
-        np.savez_compressed(
-            path,
-            train_images=data.train_images[train].numpy(),
-            train_labels=data.train_labels[train].to(torch.uint8).numpy(),
-            test_images=data.test_images[test].numpy(),
-            test_labels=data.test_labels[test].to(torch.uint8).numpy(),
-        )
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        arrays = [
+            data.train_images[train].numpy(),
+            data.train_labels[train].to(torch.uint8).numpy(),
+            data.test_images[test].numpy(),
+            data.test_labels[test].to(torch.uint8).numpy(),
+        ]
+        np.savez_compressed(path, **dict(zip(PARTS, arrays, strict=True)))
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, SHA-256 sum {mini_sum(arrays)}")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,6 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int)
     arguments = vars(parser.parse_args())
-    summary = search(arguments.pop("epochs")).run(**arguments).summary.set_index("label")
+    summary = search(arguments.pop("epochs")).run(**arguments, make=True).summary.set_index("label")
     measures = ["n_total_pct", "n_conv_pct", "val_acc_pct", "seconds"]
     print(summary[measures].round(2).to_string())

@@ -162,5 +162,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     measures = ["n_total_pct", "n_linear_pct", "n_conv_pct", "val_acc_pct", "seconds"]
     for experiment in SEARCHES:
-        summary = experiment.run(**vars(arguments)).summary.set_index("label")
+        summary = experiment.run(**vars(arguments), make=True).summary.set_index("label")
         print(summary[measures].round(2).to_string())

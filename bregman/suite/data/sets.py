@@ -1,6 +1,7 @@
 """What the data sets are: sizes, statistics, and the sums that their bytes must have."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ class DataSet:
         mean: per channel, of the train images scaled to [0, 1].
         std: per channel, of the train images scaled to [0, 1].
         sums: SHA-256 of the bytes of each of `PARTS`, uint8 in C order.
+        mini_sum: of all four in the package, one after the other.
     """
 
     shape: tuple[int, int, int]
@@ -34,6 +36,7 @@ class DataSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     sums: tuple[str, str, str, str]
+    mini_sum: str
 
     def shapes(self, *, mini: bool = False) -> list[tuple[int, ...]]:
         """Give the shape of each of `PARTS`."""
@@ -54,6 +57,7 @@ SETS = {
             "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
             "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
         ),
+        mini_sum="94140092314e88531f70adaf8648cc39442bffeaaf8cee2b9d1c2742856e359e",
     ),
     "fashion_mnist": DataSet(
         shape=(1, 28, 28),
@@ -67,6 +71,7 @@ SETS = {
             "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
             "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
         ),
+        mini_sum="5a90f6a6330157805811cdde6565f4bc66bca6c681c46cbd75c61eee7a4e62b0",
     ),
     "cifar10": DataSet(
         shape=(3, 32, 32),
@@ -80,8 +85,14 @@ SETS = {
             "177777c33ba79825320efa646ad04a94bdc3c80e4ebe3bd21724f8cdfd4b9d56",
             "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
         ),
+        mini_sum="4b6e9b573984c6c90ab390c071260a7ff8a5f909e58a79a81ef6b05e915e4344",
     ),
 }
+
+
+def mini_sum(arrays: Sequence[Bytes]) -> str:
+    """Give the SHA-256 sum of the bytes of all four `PARTS`."""
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
 def verified(raw: Bytes, data_set: DataSet, origin: str) -> list[Bytes]:

@@ -1,7 +1,10 @@
 """The experiments of section 4: one file each, with its runs at each scale in one table."""
 
+import io
+
 import pandas as pd
 
+from bregman.suite.data import DataError
 from bregman.suite.experiments import (
     architecture_search,
     cifar10_resnet,
@@ -11,7 +14,7 @@ from bregman.suite.experiments import (
     mnist_comparison,
     what_sparsity_buys,
 )
-from bregman.suite.experiments.experiment import SCALES, Experiment, Row, Scale
+from bregman.suite.experiments.experiment import SCALES, Experiment, Row, RunsFailedError, Scale
 from bregman.suite.experiments.tables import Results, beside_paper, paper_reference
 from bregman.suite.paths import results_dir
 
@@ -34,6 +37,7 @@ __all__ = [
     "Experiment",
     "Results",
     "Row",
+    "RunsFailedError",
     "Scale",
     "beside_paper",
     "get",
@@ -65,14 +69,33 @@ def stored_summaries(scale: str) -> pd.DataFrame:
 
     Raises:
         ValueError: an unknown scale.
+        DataError: a table is damaged.
     """
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
-    paths = (results_dir() / scale / name / "summary.csv" for name in EXPERIMENTS)
-    tables = [pd.read_csv(path) for path in paths if path.exists()]
+    tables = [_stored_summary(name, scale) for name in EXPERIMENTS]
+    tables = [table for table in tables if not table.empty]
     if not tables:
         return pd.DataFrame(
             columns=[*paper_reference(), "label", "seed", "epochs", "seconds", "device"]
         )
     summary = pd.concat(tables, ignore_index=True)
     return summary[~summary.drop(columns="label").duplicated()]
+
+
+def _stored_summary(name: str, scale: str) -> pd.DataFrame:
+    path = results_dir() / scale / name / "summary.csv"
+    try:
+        content = path.read_text()
+        if not content.endswith("\n"):
+            raise ValueError("it ends within a line")
+        table = pd.read_csv(io.StringIO(content))
+        table[[*paper_reference(), "label", "seed", "epochs", "seconds"]]
+    except FileNotFoundError:
+        return pd.DataFrame()
+    except (OSError, ValueError, KeyError) as error:  # pandas' own are ValueErrors
+        raise DataError(
+            f"{path} can't be read ({error}); 'bregman run {name} --scale {scale} "
+            "--no-notebooks' writes it anew from the stored runs"
+        ) from error
+    return table

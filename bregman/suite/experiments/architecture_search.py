@@ -8,7 +8,6 @@ public notebook; the classifier is its counterpart with the same layers.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,6 +24,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from bregman.initialization import sparse_init_
 from bregman.regularizers import L1, GroupL12
 from bregman.sparsity import sparsity_summary
+from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import load, train_val_split
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.optimizers import make_optimizer as named_optimizer
@@ -172,7 +172,7 @@ def samples(
 
 
 def train(
-    config: ArchitectureSearch, device: str, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: ArchitectureSearch, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     """Make one run: one generator gives the split, the noise, the weights and the order."""
     generator = torch.Generator().manual_seed(config.seed)

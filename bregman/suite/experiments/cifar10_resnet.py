@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from bregman.initialization import sparse_init_
 from bregman.layers import param_groups, weight_layers
 from bregman.regularizers import L1
 from bregman.sparsity import sparsity_summary
+from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import ImageData, load, train_val_split
 from bregman.suite.data.augment import crop_and_flip
 from bregman.suite.experiments.experiment import SCALES as SCALE_NAMES
@@ -160,7 +160,7 @@ def measure(model: nn.Module) -> dict[str, float]:
 
 
 def train(
-    config: ResNetRun, device: str, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: ResNetRun, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     """Make one run; the split and the initial weights are the same on every device."""
     # convolutions on a GPU repeat bit for bit only when they are told to
@@ -172,7 +172,7 @@ def train(
 
 
 def _train(
-    config: ResNetRun, device: torch.device, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: ResNetRun, device: torch.device, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     drawn = torch.Generator().manual_seed(config.seed)
     data = load(config.dataset, mini=config.mini)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.optim import Optimizer
@@ -12,6 +11,7 @@ from bregman.initialization import sparse_init_
 from bregman.layers import param_groups
 from bregman.regularizers import L1
 from bregman.sparsity import sparsity_summary
+from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import load, train_val_split
 from bregman.suite.experiments.optimizers import make_optimizer as named_optimizer
 from bregman.suite.models import MLP
@@ -62,7 +62,7 @@ def make_optimizer(config: Classification, model: torch.nn.Module) -> Optimizer:
 
 
 def train(
-    config: Classification, device: str, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: Classification, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     """Make one run: one generator gives the split, the weights and the order, in that order."""
     generator = torch.Generator().manual_seed(config.seed)

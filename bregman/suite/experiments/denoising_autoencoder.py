@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from bregman.initialization import sparse_init_
 from bregman.layers import param_groups
 from bregman.regularizers import GroupL12
 from bregman.sparsity import sparsity_summary
+from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import ImageData, load, train_val_split
 from bregman.suite.experiments.experiment import SCALES as SCALE_NAMES
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
@@ -167,7 +167,7 @@ def _ssim_map(output: Tensor, clean: Tensor) -> Tensor:
 
 
 def train(
-    config: Denoising, device: str, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: Denoising, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     """Make one run: the noise is fresh in every batch, the clean image is the target.
 

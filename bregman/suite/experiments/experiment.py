@@ -1,6 +1,6 @@
 """What an experiment is: a table of runs, one row each, at several scales."""
 
-import os
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bregman.suite.data import ensure
+from bregman.suite.experiments.missing import missing_table
 from bregman.suite.experiments.tables import MEASURED, Results
 from bregman.suite.paths import replacing, results_dir
-from bregman.suite.runs import Run, RunStore, Train
-from bregman.suite.workers import check_device, make_missing
+from bregman.suite.runs import Run, RunStore, RunStoreError, Train
+from bregman.suite.workers import check_device, cpu_count, make_missing
 
 # "narrow" is between the last two, for what takes days at the paper's scale
 SCALES = ("smoke", "quick", "narrow", "paper")
+# at the others only the command makes runs: they take hours
+MADE_IN_NOTEBOOKS = ("smoke", "quick")
+# torch takes no larger seeds
+LARGEST_SEED = 2**63 - 1
+
+
+class RunsFailedError(RuntimeError):
+    """Some runs of an experiment failed; the others were made, and stand in its tables."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,8 @@ class Experiment:
         rows: what is compared.
         config: from (scale, seed, **settings) to the config of a run.
         train: makes one run.
+        revision: to be raised when a change of the code changes what a config's run gives; runs
+            tell theirs.
     """
 
     name: str
@@ -81,6 +93,7 @@ class Experiment:
     rows: tuple[Row, ...]
     config: Callable[..., Any]
     train: Train
+    revision: int | str = 1
 
     def scale_table(self) -> pd.DataFrame:
         """What each scale means: one row per scale."""
@@ -136,6 +149,9 @@ class Experiment:
         device: str = "cpu",
         jobs: int | None = None,
         rows: Collection[str] | None = None,
+        seeds: int | None = None,
+        cluster: str | None = None,
+        make: bool | None = None,
     ) -> Results:
         """Make the runs that the store does not have yet, and write the tables.
 
@@ -147,53 +163,124 @@ class Experiment:
             device: what the runs are made on, such as "cpu" or "cuda".
             jobs: runs at once; None for one per core on a CPU (one in all at scale smoke).
             rows: make the runs of the rows with these labels only; all if None.
+            seeds: how many seeds; None for as many as the scale says.
+            cluster: the address of a Dask scheduler, whose workers make the runs.
+            make: False to read what is stored, True to make what is missing; None to make it at
+                the scales smoke and quick, which take seconds and minutes.
 
         Returns:
             The tables of all rows whose runs are in the store, also written to
-            ``results/<scale>/<experiment>/``.
+            ``results/<scale>/<experiment>/``, and what is missing.
 
         Raises:
-            ValueError: an unknown scale, device or row, jobs < 1.
+            ValueError: an unknown scale, device or row; jobs or seeds < 1; a seed out of range.
             RunStoreError: the results folder can't be written, or a stored run can't be read.
+            RunsFailedError: runs failed; the tables of the others are written.
+            Stopped: Ctrl-C, a notebook's stop button or SIGTERM.
         """
         meaning = self.scale(scale)
-        check_device(device)
-        if jobs is None:
-            jobs = 1 if scale == "smoke" or device != "cpu" else os.cpu_count() or 1
-        if jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {jobs}")
         known = [row.label for row in self.rows_at(scale)]
         if unknown := set(known if rows is None else rows).difference(known):
             raise ValueError(
                 f"unknown row {min(unknown)!r} of {self.name} at scale {scale}, "
                 f"allowed: {', '.join(known)}"
             )
+        for name, value in (("jobs", jobs), ("seeds", seeds)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= seed <= LARGEST_SEED - (seeds or meaning.seeds):
+            raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
         store = RunStore(results_dir() / scale / "runs")
         planned = [
             (row, seed + i, self.config(meaning, seed + i, **row.settings))
-            for i in range(meaning.seeds)
+            for i in range(max(seeds or 0, meaning.seeds))
             for row in self.rows_at(scale)
             if row.seeds is None or i < row.seeds
         ]
-        asked = [config for row, _, config in planned if rows is None or row.label in rows]
-        make_missing(self.name, store, asked, self.train, device, jobs)
-        planned = [(*plan, config) for *plan, config in planned if store.get(config) is not None]
+        failures: list[str] = []
+        make = scale in MADE_IN_NOTEBOOKS if make is None else make
+        if make:
+            asked = [
+                config
+                for row, of_row, config in planned
+                if (rows is None or row.label in rows) and of_row < seed + (seeds or meaning.seeds)
+            ]
+            failures = self._make(store, scale, asked, device, jobs, cluster)
+        results = self._tables(store, scale, planned)
+        if not make and len(results.missing):
+            print(f"{self.name}, not run yet at scale {scale}:")
+            print(results.missing.round(2).to_string(na_rep=""))
+        if failures:
+            raise RunsFailedError("\n  ".join(["these runs failed:", *failures]))
+        return results
+
+    def _make(
+        self,
+        store: RunStore,
+        scale: str,
+        configs: list[Any],
+        device: str,
+        jobs: int | None,
+        cluster: str | None,
+    ) -> list[str]:
+        if cluster is None:
+            check_device(device)
+            # once, and not by every worker
+            for name in sorted({c.dataset for c in configs if not c.mini and not store.get(c)}):
+                ensure(name)
+        if jobs is None:
+            jobs = 1 if scale == "smoke" or device != "cpu" else cpu_count()
+        return make_missing(
+            self.name,
+            store,
+            configs,
+            self.train,
+            device,
+            jobs,
+            revision=self.revision,
+            cluster=cluster,
+        )
+
+    def _tables(self, store: RunStore, scale: str, planned: list[tuple[Row, int, Any]]) -> Results:
+        found = {config: store.get(config) for _, _, config in planned}
+        runs = {config: run for config, run in found.items() if run is not None}
+        made = [(row, seed, runs[config]) for row, seed, config in planned if config in runs]
+        columns = ["run", "seed", "epoch", "split", "metric", "value"]
         results = Results(
-            summary=pd.DataFrame([self._summary(*plan, store) for plan in planned]).astype(
-                dict.fromkeys(MEASURED, float)
-            ),
-            history=pd.concat(
-                [_history(row.label, seed, _stored(store, c)) for row, seed, c in planned],
-                ignore_index=True,
+            summary=self._summary_table(made),
+            history=pd.concat([_history(*plan) for plan in made], ignore_index=True)
+            if made
+            else pd.DataFrame(columns=columns),
+            missing=missing_table(
+                self.name, scale, [(row.label, config) for row, _, config in planned], runs
             ),
         )
         for table in ("summary", "history"):
-            with replacing(results_dir() / scale / self.name / f"{table}.csv") as temporary:
-                getattr(results, table).to_csv(temporary, index=False, float_format="%.6g")
+            path = results_dir() / scale / self.name / f"{table}.csv"
+            try:
+                with replacing(path) as temporary:
+                    getattr(results, table).to_csv(temporary, index=False, float_format="%.6g")
+            except OSError as error:
+                raise RunStoreError(
+                    f"{error.filename} can't be written ({error.strerror}); the runs are kept: "
+                    "make room, then run the same command again"
+                ) from error
         return results
 
-    def _summary(self, row: Row, seed: int, config: Any, store: RunStore) -> dict[str, Any]:
-        run = _stored(store, config)
+    def _summary_table(self, made: list[tuple[Row, int, Run]]) -> pd.DataFrame:
+        rows = [self._summary(*plan) for plan in made]
+        found = {f"{row['revision']}" for row in rows}
+        if len(found) > 1:
+            warnings.warn(
+                f"{self.name}: the tables mix revisions {', '.join(sorted(found))} of the "
+                "experiment; the column revision tells which run is of which",
+                stacklevel=4,
+            )
+        named = ["artifact", "dataset", "model", "strategy", "optimizer", *MEASURED, *_ABOUT_RUN]
+        table = pd.DataFrame(rows, columns=None if rows else named)
+        return table.astype(dict.fromkeys(MEASURED, float))
+
+    def _summary(self, row: Row, seed: int, run: Run) -> dict[str, Any]:
         prefix = f"{row.variant}." if row.variant else ""
         result = {
             name.removeprefix(prefix): value
@@ -214,18 +301,17 @@ class Experiment:
             "status": run.status,
             "seconds": run.seconds,
             "device": run.environment["device"],
+            "revision": run.revision,
             **result,
         }
 
 
-def _stored(store: RunStore, config: Any) -> Run:
-    run = store.get(config)
-    assert run is not None
-    return run
+# the columns that follow those of the paper's numbers
+_ABOUT_RUN = ("label", "lam", "seed", "epochs", "status", "seconds", "device", "revision")
 
 
-def _history(label: str, seed: int, run: Run) -> pd.DataFrame:
+def _history(row: Row, seed: int, run: Run) -> pd.DataFrame:
     table = pd.DataFrame(run.history)
-    table.insert(0, "run", label)
+    table.insert(0, "run", row.label)
     table.insert(1, "seed", seed)
     return table

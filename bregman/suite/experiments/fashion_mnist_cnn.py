@@ -5,7 +5,6 @@ import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.sparsity import sparsity_summary
 from bregman.suite.analysis.cost import recorded_shares
 from bregman.suite.baselines import MagnitudePruning
+from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import load, train_val_split
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.optimizers import make_optimizer as named_optimizer
@@ -231,7 +231,7 @@ def measure(model: nn.Module) -> dict[str, float]:
 
 
 def train(
-    config: ConvNetRun, device: str, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: ConvNetRun, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     """Make one run: one generator gives the split, the weights and the order, in that order."""
     generator = torch.Generator().manual_seed(config.seed)

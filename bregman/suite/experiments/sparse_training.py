@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -29,6 +28,7 @@ from bregman.sparsity import sparsity_summary
 from bregman.steering import SparsityTarget
 from bregman.suite.analysis.cost import recorded_shares
 from bregman.suite.baselines import SET, GradualPruning, Masked, RigL, StaticSupport
+from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import ImageData, load, train_val_split
 from bregman.suite.data.augment import crop_and_flip
 from bregman.suite.experiments.denoising_autoencoder import add_noise, network_input, psnr, ssim
@@ -325,7 +325,7 @@ def _baseline(
 
 
 def train(
-    config: SparseTraining, device: str, checkpoint: Path, on_epoch: Callable[[int], None]
+    config: SparseTraining, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
 ) -> Outcome:
     """Make one run: a generator gives split, weights, supports; one more the order and noise."""
     drawn = torch.Generator().manual_seed(config.seed)

@@ -1,11 +1,17 @@
 """The tidy tables that come of the runs of an experiment, beside the paper's numbers."""
 
-from dataclasses import dataclass
+import hashlib
+import io
+from dataclasses import dataclass, field
 from importlib import resources
 
 import pandas as pd
 
+from bregman.suite.data import DataError
+
 _REFERENCE = resources.files("bregman.suite.experiments") / "paper_reference.csv"
+_REFERENCE_SUM = "177bd1a87645e14ad010ef86e8eedb81002d6116fb0554254f344649c8da37fc"
+_AGAIN = "restore it from the repository, or install the package again"
 
 # the columns of the paper's numbers
 MEASURED = ("n_total_pct", "n_linear_pct", "n_conv_pct", "val_acc_pct", "test_acc_pct",
@@ -19,10 +25,12 @@ class Results:
     Attributes:
         summary: one row per run, with the columns of ``paper_reference.csv`` and more.
         history: tidy; one row per run, seed, epoch, split and metric.
+        missing: what was not run yet, with hours and commands.
     """
 
     summary: pd.DataFrame
     history: pd.DataFrame
+    missing: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def curves(self, split: str, metric: str) -> pd.DataFrame:
         """One curve per run over the epochs, averaged over the seeds.
@@ -75,6 +83,18 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def paper_reference() -> pd.DataFrame:
-    """Every number of the paper that the suite compares itself with."""
-    with _REFERENCE.open() as file:
-        return pd.read_csv(file)
+    """Every number of the paper that the suite compares itself with.
+
+    Raises:
+        DataError: the file is lost or was changed.
+    """
+    try:
+        content = _REFERENCE.read_bytes()
+    except OSError as error:
+        raise DataError(f"{_REFERENCE} can't be read ({error.strerror}); {_AGAIN}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != _REFERENCE_SUM:
+        raise DataError(
+            f"{_REFERENCE} has SHA-256 sum {found}, expected {_REFERENCE_SUM}; {_AGAIN}"
+        )
+    return pd.read_csv(io.BytesIO(content))

@@ -1,0 +1,235 @@
+"""Attacks on what makes and keeps the runs: kills, cuts, flips, a full disk.
+
+A short form runs always; ``make attack`` runs the long one.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import long_runs
+import pytest
+import torch
+from test_stopping import alive, checkpoints, numbers, start, undisturbed, wait_until
+
+from bregman.suite import data
+from bregman.suite.checkpoints import Checkpoint, CheckpointError
+from bregman.suite.data import DataError
+from bregman.suite.data.sets import PARTS
+from bregman.suite.experiments import tables
+from bregman.suite.runs import Outcome, RunStore, RunStoreError
+from bregman.suite.training import Record, Training
+
+EPOCHS = 40
+SEED = 0
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes")
+
+
+def children(parent: int) -> list[int]:
+    """The processes that one started, without multiprocessing's own tracker."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(words[1]) == parent and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kills", "jobs"),
+    [
+        (2, 2),
+        pytest.param(40, 2, marks=pytest.mark.attack),
+        pytest.param(10, 1, marks=pytest.mark.attack),
+    ],
+)
+def test_runs_that_were_killed_again_and_again_end_bit_for_bit(tmp_path, kills, jobs):
+    """All processes at once, or the command alone, or one of its workers."""
+    chance = random.Random(SEED)
+    runs = tmp_path / "smoke" / "runs"
+    hit = 0
+    while hit < kills:
+        command = start(tmp_path, EPOCHS, jobs)
+        before = {path: path.stat().st_mtime_ns for path in checkpoints(tmp_path)}
+
+        def at_work(before=before, command=command):
+            now = {path: path.stat().st_mtime_ns for path in checkpoints(tmp_path)}
+            return now.items() - before.items() or command.poll() is not None
+
+        with contextlib.suppress(FileNotFoundError):
+            wait_until(at_work)
+        time.sleep(chance.uniform(0, 0.5))
+        victim = chance.choice(["all", "command", "worker"] if jobs > 1 else ["all"])
+        workers = children(command.pid)
+        if command.poll() is not None:
+            break
+        if victim == "worker" and workers:
+            # the others go on, and so does its run in another process
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            time.sleep(chance.uniform(0, 1.0))
+        if victim == "command":
+            command.kill()
+        else:
+            os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+        hit += 1
+    assert hit == kills, f"all was made after {hit} kills: more epochs are needed"
+    last = start(tmp_path, EPOCHS, jobs)
+    _, err = last.communicate()
+    assert last.returncode == 0, err
+    wait_until(lambda: not alive(last.pid))
+    assert len(list(runs.glob("*.json"))) == 4
+    assert numbers(runs) == numbers(undisturbed(tmp_path / "undisturbed", EPOCHS))
+    assert {path.suffix for path in runs.iterdir()} == {"", ".json"}, "nothing is left"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that is read: where one is, and what reading it gives."""
+
+    path: Path
+    read: Any
+    errors: tuple[type[Exception], ...]
+
+
+def kinds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Kind]:
+    store = RunStore(folder)
+    (config, *_) = long_runs.configs(1)
+    history = [Record(epoch, "train", "loss", 1 / (1 + epoch)) for epoch in range(2)]
+    store.make(
+        config, lambda *_: Outcome(Training(history), {"x": 1.5}, {"weights": torch.randn(50)})
+    )
+    checkpoint = Checkpoint(folder / "run.ckpt", {"config": {"lam": 0.1}})
+    checkpoint.save({"weights": torch.randn(50)})
+    package = folder / "package"
+    (package / "mini").mkdir(parents=True)
+    mini, reference = package / "mini" / "mnist.npz", folder / "paper_reference.csv"
+    shutil.copy(Path(data.__file__).parents[1] / "mini" / "mnist.npz", mini)
+    shutil.copy(str(tables._REFERENCE), reference)
+    monkeypatch.setattr(data.resources, "files", lambda name: package)
+    monkeypatch.setattr(tables, "_REFERENCE", reference)
+    return {
+        "run": Kind(store.path(config), lambda: repr(store.get(config)), (RunStoreError,)),
+        "arrays": Kind(
+            store.path(config).with_suffix(".npz"),
+            lambda: {k: v.tolist() for k, v in store.arrays(config).items()},
+            (RunStoreError,),
+        ),
+        "checkpoint": Kind(
+            checkpoint.path, lambda: checkpoint.load()["weights"].tolist(), (CheckpointError,)
+        ),
+        "mini set": Kind(
+            mini,
+            lambda: data.mini_sum(
+                [part.numpy() for part in parts_of(data.load("mnist", mini=True))]
+            ),
+            (DataError,),
+        ),
+        "paper's numbers": Kind(reference, lambda: tables.paper_reference().to_csv(), (DataError,)),
+    }
+
+
+def parts_of(images: data.ImageData) -> list[Any]:
+    return [getattr(images, part).byte().numpy() for part in PARTS]
+
+
+@pytest.mark.parametrize("kind", ["run", "arrays", "checkpoint", "mini set", "paper's numbers"])
+@pytest.mark.parametrize("times", [10, pytest.param(400, marks=pytest.mark.attack)])
+def test_damage_is_told_or_harmless(kind, times, tmp_path, monkeypatch):
+    """A flip that changes nothing that is read, as of white space, may pass; nothing else."""
+    chance = random.Random(SEED)
+    file = kinds(tmp_path, monkeypatch)[kind]
+    whole, right = file.path.read_bytes(), file.read()
+    told = 0
+    for number in range(times):
+        at = chance.randrange(len(whole))
+        if number % 4 == 0:
+            damaged = whole[:at]
+        else:
+            damaged = whole[:at] + bytes([whole[at] ^ 1 << chance.randrange(8)]) + whole[at + 1 :]
+        file.path.write_bytes(damaged)
+        told += outcome(file, right)
+    assert told > times // 2
+
+
+def outcome(file: Kind, right: Any) -> bool:
+    """Whether damage is told, with the file's name; what is read is right otherwise."""
+    try:
+        found = file.read()
+    except file.errors as error:
+        if file.path.name not in str(error):
+            pytest.fail(f"no file is named: {error}")
+        return True
+    assert found == right
+    return False
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 2 MB that gets room when asked; where mounting is not allowed, none."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(options, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here; the injected errors of test_training remain")
+    yield (
+        folder,
+        lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True),
+    )
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.attack
+def test_a_full_disk_is_named_and_with_room_the_runs_go_on(small_disk, tmp_path):
+    folder, make_room = small_disk
+    command = start(folder, EPOCHS, 2)
+    _, err = command.communicate()
+    assert command.returncode == 1
+    assert "can't be written (No space left on device)" in err
+    assert "make room" in err
+    assert not list(folder.rglob("*.json"))
+    make_room()
+    command = start(folder, EPOCHS, 2)
+    _, err = command.communicate()
+    assert command.returncode == 0, err
+    runs = folder / "smoke" / "runs"
+    assert numbers(runs) == numbers(undisturbed(tmp_path / "undisturbed", EPOCHS))
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_many_commands_at_once_make_each_run_once(tmp_path, jobs):
+    commands = [start(tmp_path, 10, jobs) for _ in range(3)]
+    outputs = [command.communicate() for command in commands]
+    assert [command.returncode for command in commands] == [0] * 3, outputs
+    runs = tmp_path / "smoke" / "runs"
+    begun = (runs / "begun").read_text().split()
+    assert len(begun) == len(set(begun)) == 4
+    assert numbers(runs) == numbers(undisturbed(tmp_path / "undisturbed", 10))
+
+
+@pytest.mark.attack
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_how_long_it_takes_to_stop(tmp_path, jobs, capsys):
+    """Shown, for docs/running.md; how busy the machine is decides about it, too."""
+    took = []
+    for _ in range(3):
+        command = start(tmp_path, 1_000_000, jobs)
+        wait_until(lambda: len(checkpoints(tmp_path)) == jobs)
+        time.sleep(1)
+        begin = time.monotonic()
+        os.killpg(command.pid, signal.SIGINT)
+        command.communicate()
+        took.append(time.monotonic() - begin)
+        assert command.returncode == 130
+    with capsys.disabled():
+        print(f"\n{jobs} jobs: back after " + ", ".join(f"{s:.1f} s" for s in took))
