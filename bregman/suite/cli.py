@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from bregman.suite import notebooks
 from bregman.suite.data import NAMES, DataError, load
-from bregman.suite.experiments import EXPERIMENTS, SCALES, Results
+from bregman.suite.experiments import EXPERIMENTS, SCALE_NAMES, Results
 from bregman.suite.paths import figures_dir
 from bregman.suite.runs import RunStoreError
 
@@ -64,8 +64,8 @@ def run(
     What is in the run store is not made again, so a stopped command goes on where it was.
     """
     with _clear_errors():
-        if scale not in SCALES:
-            raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
+        if scale not in SCALE_NAMES:
+            raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALE_NAMES)}")
         extra = dict(_parse(word) for word in parameter or [])
         chosen = notebooks.find(names)
         labels = None if rows is None else [label.strip() for label in rows.split(",")]

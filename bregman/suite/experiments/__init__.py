@@ -11,8 +11,8 @@ from bregman.suite.experiments import (
     mnist_comparison,
     what_sparsity_buys,
 )
-from bregman.suite.experiments.experiment import SCALES, Experiment, Row, Scale
-from bregman.suite.experiments.tables import Results, beside_paper, paper_reference
+from bregman.suite.experiments.experiment import SCALE_NAMES, Experiment, Row, Scale
+from bregman.suite.experiments.tables import WIDTHS, Results, beside_paper, paper_reference
 from bregman.suite.paths import results_dir
 
 EXPERIMENTS = {
@@ -30,7 +30,8 @@ EXPERIMENTS = {
 
 __all__ = [
     "EXPERIMENTS",
-    "SCALES",
+    "SCALE_NAMES",
+    "WIDTHS",
     "Experiment",
     "Results",
     "Row",
@@ -66,8 +67,8 @@ def stored_summaries(scale: str) -> pd.DataFrame:
     Raises:
         ValueError: an unknown scale.
     """
-    if scale not in SCALES:
-        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
+    if scale not in SCALE_NAMES:
+        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALE_NAMES)}")
     paths = (results_dir() / scale / name / "summary.csv" for name in EXPERIMENTS)
     tables = [pd.read_csv(path) for path in paths if path.exists()]
     if not tables:

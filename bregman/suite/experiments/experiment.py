@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bregman.suite.experiments.recipe import train
 from bregman.suite.experiments.tables import MEASURED, Results
 from bregman.suite.paths import replacing, results_dir
 from bregman.suite.runs import Run, RunStore, Train
 from bregman.suite.workers import check_device, make_missing
 
 # "narrow" is between the last two, for what takes days at the paper's scale
-SCALES = ("smoke", "quick", "narrow", "paper")
+SCALE_NAMES = ("smoke", "quick", "narrow", "paper")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Row:
     optimizer: str
     settings: dict[str, Any]
     variant: str = ""
-    scales: tuple[str, ...] = SCALES
+    scales: tuple[str, ...] = SCALE_NAMES
     seeds: int | None = None
 
 
@@ -80,7 +81,7 @@ class Experiment:
     scales: dict[str, Scale]
     rows: tuple[Row, ...]
     config: Callable[..., Any]
-    train: Train
+    train: Train = train
 
     def scale_table(self) -> pd.DataFrame:
         """What each scale means: one row per scale."""
@@ -179,9 +180,7 @@ class Experiment:
         make_missing(self.name, store, asked, self.train, device, jobs)
         planned = [(*plan, config) for *plan, config in planned if store.get(config) is not None]
         results = Results(
-            summary=pd.DataFrame([self._summary(*plan, store) for plan in planned]).astype(
-                dict.fromkeys(MEASURED, float)
-            ),
+            summary=_settings_last([self._summary(*plan, store) for plan in planned]),
             history=pd.concat(
                 [_history(row.label, seed, _stored(store, c)) for row, seed, c in planned],
                 ignore_index=True,
@@ -215,7 +214,15 @@ class Experiment:
             "seconds": run.seconds,
             "device": run.environment["device"],
             **result,
+            "variant": row.variant,
+            **{f"config_{name}": value for name, value in asdict(config).items()},
         }
+
+
+def _settings_last(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows).astype(dict.fromkeys(MEASURED, float))
+    settings = [name for name in table if name == "variant" or str(name).startswith("config_")]
+    return table[[*table.columns.difference(settings, sort=False), *settings]]
 
 
 def _stored(store: RunStore, config: Any) -> Run:

@@ -9,21 +9,11 @@ the paper. Four questions, each an artifact of its own:
     WHOLE_RUNS  what becomes of that in seconds?
 """
 
-import io
-import statistics
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor, nn
-
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
-from bregman.suite.experiments.sparse_training import WEIGHTS, SparseTraining, train
-from bregman.suite.models import MLP
+from bregman.suite.experiments.sparse_training import SparseTraining
 
 TARGET = "Sparsity on target"
 DENSITY = "Accuracy against density"
@@ -88,52 +78,38 @@ SCALES: dict[str, Scale] = {
 }
 
 
-def config(
-    scale: SparsityScale,
-    seed: int,
-    network: str,
-    *,
-    optimizer: str = "LinBreg",
-    lr: float | None = None,
-    lam: float = 0.1,
-    neurons: bool = False,
-    density: float | None = None,
-    gain: float | None = None,
-    target: float | None = None,
-    baseline: str | None = None,
-    frozen_steps: int = 0,
-    catch_up: bool = True,
-    path: str = "masked",
-    turnover: bool = False,
-    keep: bool = False,
-    epochs: int | None = None,
-) -> SparseTraining:
-    """Without a learning rate it is the network's for SGD and LinBreg, 1e-3 for the others.
+SETUP: dict[str, Any] = {
+    "optimizer": "LinBreg", "lam": 0.1, "neurons": False, "target": None, "baseline": None,
+    "frozen_steps": 0, "catch_up": True, "path": "masked", "turnover": False, "keep": False,
+}  # fmt: skip
 
-    There is no momentum. The Bregman optimizers start sparse, the others dense.
+
+def config(scale: SparsityScale, seed: int, network: str, **settings: Any) -> SparseTraining:
+    """What settings leave open is the network's.
+
+    Adam and AdaBreg have a learning rate of 1e-3. The Bregman optimizers start sparse, the others
+    dense and without a regularizer.
     """
     shared = NETWORKS[network]
-    bregman = optimizer in ("LinBreg", "AdaBreg")
+    adaptive = settings.get("optimizer") in ("Adam", "AdaBreg")
+    of_network = {
+        "lr": 1e-3 if adaptive else shared.lr,
+        "density": shared.density,
+        "gain": shared.gain,
+        "epochs": shared.epochs,
+    }
+    made = {**SETUP, **of_network, **settings}
+    if made["optimizer"] not in ("LinBreg", "AdaBreg"):
+        made |= {"lam": 0.0, "density": 1.0, "gain": settings.get("gain", 1.0)}
+    made["frozen_steps"] = min(made["frozen_steps"], scale.frozen_steps)
+    made["epochs"] = min(made["epochs"], scale.epochs)
     return SparseTraining(
+        **made,
         network=network,
         width=scale.channels if network == "ResNet-18" else scale.width,
         dataset=shared.dataset,
         mini=scale.mini,
         train_size=scale.train_size and int(shared.part * scale.train_size),
-        optimizer=optimizer,
-        lr=lr or (1e-3 if optimizer in ("Adam", "AdaBreg") else shared.lr),
-        lam=lam if bregman else 0.0,
-        neurons=neurons,
-        density=(density or shared.density) if bregman else 1.0,
-        gain=gain or (shared.gain if bregman else 1.0),
-        target=target,
-        baseline=baseline,
-        frozen_steps=min(frozen_steps, scale.frozen_steps),
-        catch_up=catch_up,
-        path=path,
-        turnover=turnover,
-        keep=keep,
-        epochs=min(scale.epochs, epochs or shared.epochs),
         batch_size=32 if scale.mini else 128,
         autocast=shared.autocast,
         seed=seed,
@@ -259,84 +235,4 @@ EXPERIMENT = Experiment(
         _whole_run("CNN", SMALLER_LAYERS, "AdaBreg", PAPER, **CNN_FILTERS, path="gathered"),
     ),
     config=config,
-    train=train,
 )  # fmt: skip
-
-
-def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """What whole trainings cost, and what came of them.
-
-    Args:
-        summary: of the experiment.
-
-    Returns:
-        Per network and method the means over the seeds: the density that was reached, the quality
-        (accuracy on the test set in percent, or SSIM) with its standard deviation, seconds, and
-        relative to the dense training of the same network the theoretical FLOPs of all epochs, the
-        time, and how many times as fast it was.
-    """
-    runs = summary[summary["artifact"].str.startswith(WHOLE_RUNS)]
-    by_method = pd.DataFrame(
-        {
-            "network": runs["artifact"].str.removeprefix(f"{WHOLE_RUNS}: "),
-            "method": runs["strategy"],
-            "density [%]": runs["n_total_pct"],
-            "accuracy or SSIM": runs["test_acc_pct"].fillna(runs["ssim"]),
-            "FLOPs": runs["flops_pct"] * runs["epochs"],
-            "seconds": runs["seconds"],
-        }
-    ).groupby(["network", "method"], sort=False)
-    table = by_method.mean()
-    # after the quality
-    table.insert(2, "±", by_method["accuracy or SSIM"].std())
-    dense = table.xs(DENSE, level="method")
-    for whole, share in (("FLOPs", "FLOPs [%]"), ("seconds", "time [%]")):
-        table[share] = 100 * table[whole].div(dense[whole], level="network")
-    table["times as fast"] = 100 / table["time [%]"]
-    return table.drop(columns="FLOPs")
-
-
-def trained_mlp(arrays: Mapping[str, np.ndarray]) -> MLP:
-    """The fully connected network whose weights a run kept.
-
-    Args:
-        arrays: of a run with ``keep``.
-    """
-    state = {
-        name.removeprefix(WEIGHTS): torch.from_numpy(array).float()
-        for name, array in arrays.items()
-    }
-    matrices = [value for value in state.values() if value.dim() == 2]
-    model = MLP([matrices[0].shape[1], *map(len, matrices)])
-    model.load_state_dict(state)
-    return model
-
-
-def inference_table(models: Mapping[str, nn.Module], images: Tensor) -> pd.DataFrame:
-    """What it takes to store networks, and to use them.
-
-    Args:
-        models: by name, in eval mode.
-        images: as the models take them, at least 128.
-
-    Returns:
-        Per model the size of its file in kilobytes, and the median time in milliseconds for one
-        image and for 128 at once.
-    """
-    rows = {}
-    for name, model in models.items():
-        file = io.BytesIO()
-        torch.save(model.state_dict(), file)
-        times = {f"{n} at once [ms]": 1e3 * _seconds(model, images[:n]) for n in (1, 128)}
-        rows[name] = {"file [kB]": file.tell() / 1000, **times}
-    return pd.DataFrame(rows).T
-
-
-@torch.inference_mode()
-def _seconds(model: nn.Module, images: Tensor) -> float:
-    times: list[float] = []
-    while sum(times) < 0.2:
-        start = time.perf_counter()
-        model(images)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
