@@ -21,7 +21,7 @@ from bregman.suite.data import ImageData
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.measures import last_accuracies
 from bregman.suite.experiments.parts import Task, add_noise, network_input, shown
-from bregman.suite.experiments.quality import psnr, ssim
+from bregman.suite.experiments.quality import psnr, ssim_map
 from bregman.suite.experiments.recipe import Parts, PlateauRecipe, Results, settings_of
 from bregman.suite.models import SkipMLP
 from bregman.suite.training import Samples, Training, accuracy, evaluate
@@ -79,12 +79,12 @@ class ArchitectureSearch(PlateauRecipe):
         model.skips.requires_grad_(self.skip_lam is not None)
         return model
 
-    def initialize(self, model: nn.Module, generator: torch.Generator) -> None:
+    def initialize(self, model: Any, generator: torch.Generator) -> None:
         sparse_init_(model.layers, self.density, gain=self.gain, group="row", generator=generator)
         if not self.restores:
             sparse_init_(model.head, 1.0, generator=generator)
 
-    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+    def param_groups(self, model: Any) -> list[dict[str, Any]]:
         return model.param_groups(
             linear=GroupL12(self.lam, dim=1) if self.lam else None,
             skips=L1(self.skip_lam) if self.skip_lam else None,
@@ -128,8 +128,8 @@ def square(images: Tensor) -> Tensor:
 
 
 def square_ssim(output: Tensor, clean: Tensor) -> Tensor:
-    """The structural similarity of flat images."""
-    return ssim(square(output), square(clean))
+    """The structural similarity of flat images, image by image."""
+    return ssim_map(square(output), square(clean)).flatten(1).mean(1).mean()
 
 
 def architecture(model: SkipMLP) -> dict[str, float]:

@@ -95,7 +95,7 @@ class ConvNetRun(Classification):
 
     def make_model(self, generator: torch.Generator, device: str = "cpu") -> nn.Module:
         model = super().make_model(generator, device)
-        return model if self.channels_last else model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return model if self.channels_last else model.to(memory_format=torch.contiguous_format)
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         conv: Regularizer | None = None

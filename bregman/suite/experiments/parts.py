@@ -51,14 +51,12 @@ def classification(data: ImageData, chosen: Tensor, held_out: Tensor) -> Task:
         # the usual recipe pads with black before it normalizes
         black = data.normalize(data.train_images.new_zeros(3, 1, 1)).flatten()
         transform = partial(crop_and_flip, border=black)
-    return Task(
-        *(
-            (data.normalize(data.train_images[part]), data.train_labels[part])
-            for part in (chosen, held_out)
-        ),
-        (data.normalize(data.test_images), data.test_labels),
-        transform=transform,
-    )
+
+    def samples(part: Tensor) -> Samples:
+        return data.normalize(data.train_images[part]), data.train_labels[part]
+
+    test = data.normalize(data.test_images), data.test_labels
+    return Task(samples(chosen), samples(held_out), test, transform=transform)
 
 
 def denoising(data: ImageData, chosen: Tensor, held_out: Tensor, noise: float) -> Task:

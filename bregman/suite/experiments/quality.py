@@ -20,15 +20,16 @@ def psnr(output: Tensor, clean: Tensor) -> Tensor:
 
 def ssim(output: Tensor, clean: Tensor) -> Tensor:
     """SSIM as torchmetrics averages it: also the windows over the rim, with images reflected."""
-    return _ssim_map(output, clean).mean()
+    return ssim_map(output, clean).mean()
 
 
 def ssim_inside(output: Tensor, clean: Tensor) -> Tensor:
     """SSIM as Wang et al. 2004 and scikit-image do it: of the 11 x 11 windows in the image."""
-    return _ssim_map(output, clean)[..., 5:-5, 5:-5].mean()
+    return ssim_map(output, clean)[..., 5:-5, 5:-5].mean()
 
 
-def _ssim_map(output: Tensor, clean: Tensor) -> Tensor:
+def ssim_map(output: Tensor, clean: Tensor) -> Tensor:
+    """The structural similarity of each window of 11 x 11 pixels, N x C x H x W."""
     _, image = structural_similarity_index_measure(
         output.clamp(0, 1), clean, data_range=1.0, return_full_image=True
     )

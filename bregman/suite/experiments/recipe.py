@@ -47,9 +47,9 @@ class Parts:
 
     data: ImageData
     task: Task
-    model: nn.Module
+    model: Any
     optimizer: Optimizer
-    scheduler: LRScheduler | ReduceLROnPlateau
+    scheduler: Any
     generator: torch.Generator
     attached: dict[str, Any] = field(default_factory=dict)
 
@@ -112,7 +112,7 @@ class Recipe:
 
     def make_model(self, generator: torch.Generator, device: str = "cpu") -> nn.Module:
         """The network with its initial weights, the same on every device."""
-        model = self.make_network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = self.make_network().to(memory_format=torch.channels_last)
         with warnings.catch_warnings():
             # a layer that draws no weight at all can still grow some
             warnings.filterwarnings("ignore", "sparse_init_: layer .* starts entirely at zero")

@@ -48,12 +48,13 @@ class Results:
         """The runs with these values.
 
         Args:
-            columns: of the summary; from their names to a value, or to a list of values.
+            columns: of the summary; from their names to a value, None for none, or to a list.
         """
         summary = self.summary
         for name, allowed in columns.items():
             allowed = allowed if isinstance(allowed, list) else [allowed]
-            summary = summary[summary[name].isin(allowed)]
+            column = summary[name]
+            summary = summary[column.isin(allowed) | (column.isna() & (None in allowed))]
         return Results(summary, self.history[self.history["run"].isin(summary["label"])])
 
     def curves(self, split: str, metric: str) -> pd.DataFrame:

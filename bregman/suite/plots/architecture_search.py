@@ -9,7 +9,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.grammar import color, curve, legend, panels, styled, tint, whole_epochs
+from bregman.suite.plots.grammar import (
+    Look,
+    color,
+    curve,
+    legend,
+    panels,
+    styled,
+    tint,
+    whole_epochs,
+)
 from bregman.suite.plots.style import BLUE, GRAY, GREEN, OCHRE, PINK, PURPLE, RED
 
 LABELLED = 6
@@ -110,10 +119,11 @@ def quality(results: Results) -> Figure:
     ):
         chosen = results.where(config_task=tasks)
         # what differs in more than whether skips are allowed has another shade
-        kinds = list(dict.fromkeys(map(_kind, chosen.runs.to_dict("records"))))
+        kinds = {name: [*dict.fromkeys(map(_kind, runs.to_dict("records")))]
+                 for name, runs in chosen.runs.groupby("config_optimizer")}  # fmt: skip
         for label, run in chosen.runs.iterrows():
-            look = {
-                "color": tint(color(run), 0.3 * kinds.index(_kind(run)) % 0.9),
+            look: Look = {
+                "color": tint(color(run), 0.3 * kinds[run["config_optimizer"]].index(_kind(run))),
                 "ls": "--" if math.isnan(run["config_skip_lam"] or 0.0) else "-",
             }
             curve(ax, chosen, str(label), "validation", metric, factor=factor, label=label, **look)
@@ -188,7 +198,7 @@ def _draw_network(ax: Axes, neurons: np.ndarray, skips: np.ndarray) -> None:
     ax.set(yticks=[], ylabel="Active neurons")
     ax.grid(False)
     # about the size of a label in inches, in data units
-    box, (wide, tall) = ax.get_position(), ax.figure.get_size_inches()
+    box, (wide, tall) = ax.get_position(), ax.figure.bbox.size / ax.figure.dpi
     label_width = 0.3 * len(neurons) / (box.width * wide)
     label_height = 0.1 * (ax.get_ylim()[1] - ax.get_ylim()[0]) / (box.height * tall)
     taken: list[tuple[float, float]] = []

@@ -268,7 +268,7 @@ def _scale(ax: Axes) -> None:
         left = -0.35 + 0.12 * i
         shade = str(0.95 - 0.08 * i)
         ax.add_patch(Rectangle((left, -n / 2), 0.35 - left, n, color=shade, zorder=1))
-        ax.text(0.33, n / 2 - 4, n, ha="right", va="top", fontsize=7)
+        ax.text(0.33, n / 2 - 4, str(n), ha="right", va="top", fontsize=7)
     ax.set(ylabel="Number of Neurons", ylim=(-420, 420), xlim=(-0.4, 7.6), yticks=[])
     ax.set_xticks(LAYERS, [f"Layer {i}" for i in LAYERS])
     ax.grid(False)

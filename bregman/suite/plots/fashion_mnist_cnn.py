@@ -168,7 +168,7 @@ def density_over_epochs(results: Results) -> Figure:
     ends = []
     for column, artifact in zip(axes.T, ("Table 1", "Table 2"), strict=True):
         for label, run in half.where(artifact=artifact).runs.iterrows():
-            look = {"factor": 100, "color": color(run)}
+            look: Look = {"factor": 100, "color": color(run)}
             curve(column[0], half, str(label), "weights", "n_total", **look)
             curve(column[1], half, str(label), "validation", "accuracy", **look)
             ends.append(column[1].lines[-1].get_ydata()[-1])

@@ -13,12 +13,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from PIL import Image
 
 from bregman.suite.experiments import Results
@@ -58,20 +57,26 @@ def color(run: "pd.Series[Any]") -> str:
 
 def tint(value: str, share: float) -> str:
     """A colour, mixed with that share of white."""
-    return to_hex([(1 - share) * part + share for part in to_rgb(value)])
+    red, green, blue = ((1 - share) * part + share for part in to_rgb(value))
+    return to_hex((red, green, blue))
 
 
-def spread(results: Results, label: str, split: str, metric: str) -> pd.DataFrame:
+def spread(results: Results, run: str, split: str, metric: str) -> pd.DataFrame:
     """Mean and standard deviation over the seeds (columns), by epoch."""
     history = results.history
-    chosen = (history["run"] == label) & (history["split"] == split) & (history["metric"] == metric)
+    chosen = (history["run"] == run) & (history["split"] == split) & (history["metric"] == metric)
     return history[chosen].groupby("epoch")["value"].agg(["mean", "std"])
+
+
+def highest(ax: Axes) -> float:
+    """The largest value of the lines in a panel."""
+    return max(float(np.max(line.get_ydata())) for line in ax.lines)
 
 
 def curve(
     ax: Axes,
     results: Results,
-    label: str,
+    run: str,
     split: str,
     metric: str,
     *,
@@ -84,14 +89,14 @@ def curve(
     Args:
         ax: where.
         results: with the run.
-        label: of the run.
+        run: its label.
         split: of the history.
         metric: likewise.
         factor: 100 for percent.
         band: shade by one standard deviation over the seeds.
         look: of the line.
     """
-    values = factor * spread(results, label, split, metric)
+    values = factor * spread(results, run, split, metric)
     ax.plot(values.index, values["mean"], **look)
     if band and values["std"].notna().any():
         low, high = values["mean"] - values["std"], values["mean"] + values["std"]
@@ -103,7 +108,7 @@ def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figu
     return plt.subplots(rows, columns, figsize=(7.2, height), squeeze=False, **options)
 
 
-def few_ticks(*axes: Axis) -> None:
+def few_ticks(*axes: Any) -> None:
     """On logarithmic axes, ticks at 1, 2 and 5 as plain numbers."""
     for axis in axes:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
@@ -116,7 +121,7 @@ def whole_epochs(*axes: Axes) -> None:
     """Name the axis of the epochs, with ticks at integers."""
     for ax in axes:
         ax.set(xlabel="Epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def legend(fig: Figure, looks: Mapping[str, Look], columns: int | None = None) -> None:

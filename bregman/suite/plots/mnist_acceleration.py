@@ -7,7 +7,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.grammar import Look, algorithm, color, curve, legend, spread, styled
+from bregman.suite.plots.grammar import (
+    Look,
+    algorithm,
+    color,
+    curve,
+    highest,
+    legend,
+    spread,
+    styled,
+)
 
 
 @styled
@@ -36,12 +45,12 @@ def training_curves(results: Results) -> Figure:
                       color=look["color"], capsize=2, lw=1)  # fmt: skip
         for ax in (low, high):
             curve(ax, results, label, "weights", "n_total", factor=100, band=True, **look)
-        densest = low.lines[-1].get_ydata().max()
+        densest = 100 * spread(results, label, "weights", "n_total")["mean"].max()
         if densest < 98:
             needed = max(needed, 1.05 * densest)
     left.set(xlabel="Epoch", ylabel="Validation Accuracy [%]")
     # a network that has not learned much yet would not be seen
-    if max(line.get_ydata().max() for line in left.lines) > 96:
+    if highest(left) > 96:
         left.set(ylim=(96, 98.5))
     low.set(ylim=(0, needed), xlabel="Epoch", ylabel="Non-Zero Entries [%]")
     high.set(ylim=(98, 100.7), yticks=(98, 100))

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.grammar import Look, color, curve, legend, panels, styled, tint
+from bregman.suite.plots.grammar import Look, color, curve, highest, legend, panels, styled, tint
 
 # (split, metric), factor, name, the paper's limits, shaded as in the paper
 PANELS = (
@@ -33,7 +33,7 @@ def training_curves(results: Results) -> Figure:
             curve(ax, results, label, *what, factor=factor, band=band, **look)
         ax.set(xlabel="Epoch", ylabel=name)
         # a network that has not learned much yet would not be seen
-        if limits is not None and max(line.get_ydata().max() for line in ax.lines) > limits[0]:
+        if limits is not None and highest(ax) > limits[0]:
             ax.set(ylim=limits)
     legend(fig, looks, 4)
     return fig

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bregman.suite.experiments import WIDTHS
 from bregman.suite.plots.grammar import algorithm, few_ticks, legend, panels, styled
@@ -11,7 +12,7 @@ from bregman.suite.plots.style import GRAY, PALETTE
 KEYS = ["artifact", "strategy", "optimizer"]
 # name, measures, on logarithmic axes, how far off a number has its run's name beside it
 PANELS = (
-    ("Non-Zero Weights or Kernels [%]", ["n_total_pct", "n_linear_pct", "n_conv_pct"], True, 0.2),
+    ("Non-Zero Weights or Kernels [%]", ["n_total_pct", "n_linear_pct", "n_conv_pct"], True, 0.3),
     ("Validation and Test Accuracy [%]", ["val_acc_pct", "test_acc_pct"], False, 0.5),
     ("Training Accuracy [%]", ["train_acc_pct"], False, 3.0),
     (r"$\ell_1$-Norm", ["l1_norm"], True, 0.2),
@@ -38,7 +39,7 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     kinds = runs.drop_duplicates([*KEYS, "label"])
     kinds = kinds.assign(algorithm=[algorithm(run) for _, run in kinds.iterrows()])
     numbers = numbers.merge(kinds[[*KEYS, "label", "algorithm"]], on=[*KEYS, "label"])
-    numbers["artifact"] = numbers["artifact"].str.partition(" (")[0]
+    numbers["artifact"] = numbers["artifact"].str.replace(r" \(.*", "", regex=True)
     fig, axes = panels(2, 3, 5.4)
     for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
         chosen = numbers[numbers["measure"].isin(measures)]
@@ -64,19 +65,22 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
     """The same limits on both axes, and the line of equal numbers."""
-    ends = numbers[["paper", "ours"]].to_numpy()
-    low, high = ends.min(), ends.max()
+    spread = numbers["std"].fillna(0)
+    ends = numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread
+    low, high = (end(map(end, ends)) for end in (min, max))
     if ax.get_xscale() == "log":
         limits = (low / 1.3, high * 1.3)
     else:
         pad = max(0.08 * (high - low), 1e-3)
         limits = (low - pad, high + pad)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
     ax.set(xlim=limits, ylim=limits)
     ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
 
 
 def _names(ax: Axes, numbers: pd.DataFrame) -> None:
-    """The runs' names beside their points, one under the other where they would overlap."""
+    """The runs' names beside their points, away from the line; moved where they would overlap."""
     taken: list[tuple[float, float]] = []
     for row in numbers.sort_values("ours").itertuples():
         x, y = ax.transAxes.inverted().transform(ax.transData.transform((row.paper, row.ours)))
@@ -84,7 +88,7 @@ def _names(ax: Axes, numbers: pd.DataFrame) -> None:
         while any(abs(x - a) < 0.45 and abs(place - b) < 0.055 for a, b in taken):
             place += 0.01
         taken.append((x, place))
-        left = x > 0.5
+        left = y > x
         ax.annotate(
             row.label, (x, y), (x + (-0.03 if left else 0.03), place), "axes fraction", fontsize=5,
             ha="right" if left else "left", va="center", textcoords="axes fraction",
