@@ -4,11 +4,12 @@ BIN := .venv/bin
 SCALE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper test lab bench notebooks clean
+.PHONY: help setup reproduce paper figures test lab bench notebooks clean
 
 help:
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
 	@echo "make paper       the same at the paper's scale (hours; resumable)"
+	@echo "make figures     draw the figures and tables of the stored runs anew, without training"
 	@echo "make test        unit and contract tests, notebooks, lint, types"
 	@echo "make lab         open the notebooks in JupyterLab"
 	@echo "make bench       timings against torch and the peer package"
@@ -33,6 +34,9 @@ reproduce: setup
 
 paper: setup
 	$(BIN)/bregman run --scale paper
+
+figures: setup
+	$(BIN)/bregman figures --scale paper
 
 test: setup
 	$(BIN)/ruff format --check .

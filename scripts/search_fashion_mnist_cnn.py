@@ -124,6 +124,8 @@ WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         ],
         [],
     ),
+    # in the tables the gain is 0.4, which did better on the validation set
+    "Pruning": ([{"lr": 0.01, "momentum": 0.9}], [{"lr": 0.01, "momentum": 0.9}]),
 }
 
 

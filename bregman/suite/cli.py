@@ -12,6 +12,7 @@ from typer import Argument, Option
 from bregman.suite import notebooks
 from bregman.suite.data import NAMES, DataError, load
 from bregman.suite.experiments import EXPERIMENTS, SCALE_NAMES, Results
+from bregman.suite.figures import redraw
 from bregman.suite.paths import figures_dir
 from bregman.suite.runs import RunStoreError
 
@@ -86,6 +87,24 @@ def run(
             if results is not None:
                 _show(results)
             typer.echo(f"  {time.perf_counter() - started:.0f} s\n")
+
+
+@app.command()
+def figures(
+    names: Annotated[list[str] | None, Argument(help="Notebooks; all if none.")] = None,
+    scale: Annotated[str, Option(help="smoke, quick, narrow or paper.")] = "paper",
+    seed: Annotated[int, Option(help="The first seed.")] = 0,
+) -> None:
+    """Draw the figures and tables of stored runs anew, in minutes: no training, no Jupyter."""
+    with _clear_errors():
+        for name, path in notebooks.find(names).items():
+            if name in EXPERIMENTS and scale not in EXPERIMENTS[name].scales:
+                continue
+            if name in EXPERIMENTS and (missing := EXPERIMENTS[name].missing(scale, seed)):
+                typer.echo(f"{path.stem}: left out, {missing} runs were not made yet")
+                continue
+            redraw(path, scale, seed)
+            typer.echo(f"{path.stem}: drawn")
 
 
 def _show(results: Results) -> None:

@@ -157,7 +157,7 @@ class Experiment:
             ValueError: an unknown scale, device or row, jobs < 1.
             RunStoreError: the results folder can't be written, or a stored run can't be read.
         """
-        meaning = self.scale(scale)
+        self.scale(scale)
         check_device(device)
         if jobs is None:
             jobs = 1 if scale == "smoke" or device != "cpu" else os.cpu_count() or 1
@@ -170,12 +170,7 @@ class Experiment:
                 f"allowed: {', '.join(known)}"
             )
         store = RunStore(results_dir() / scale / "runs")
-        planned = [
-            (row, seed + i, self.config(meaning, seed + i, **row.settings))
-            for i in range(meaning.seeds)
-            for row in self.rows_at(scale)
-            if row.seeds is None or i < row.seeds
-        ]
+        planned = self._planned(scale, seed)
         asked = [config for row, _, config in planned if rows is None or row.label in rows]
         make_missing(self.name, store, asked, self.train, device, jobs)
         planned = [(*plan, config) for *plan, config in planned if store.get(config) is not None]
@@ -190,6 +185,26 @@ class Experiment:
             with replacing(results_dir() / scale / self.name / f"{table}.csv") as temporary:
                 getattr(results, table).to_csv(temporary, index=False, float_format="%.6g")
         return results
+
+    def missing(self, scale: str, seed: int = 0) -> int:
+        """How many of the runs at a scale are not in the store.
+
+        Raises:
+            ValueError: an unknown scale.
+        """
+        store = RunStore(results_dir() / scale / "runs")
+        configs = {config for *_, config in self._planned(scale, seed)}
+        return sum(store.get(config) is None for config in configs)
+
+    def _planned(self, scale: str, seed: int) -> list[tuple[Row, int, Any]]:
+        """The runs at a scale: each row with each of its seeds and the config."""
+        meaning = self.scale(scale)
+        return [
+            (row, seed + i, self.config(meaning, seed + i, **row.settings))
+            for i in range(meaning.seeds)
+            for row in self.rows_at(scale)
+            if row.seeds is None or i < row.seeds
+        ]
 
     def _summary(self, row: Row, seed: int, config: Any, store: RunStore) -> dict[str, Any]:
         run = _stored(store, config)

@@ -198,7 +198,8 @@ def _draw_network(ax: Axes, neurons: np.ndarray, skips: np.ndarray) -> None:
     ax.set(yticks=[], ylabel="Active neurons")
     ax.grid(False)
     # about the size of a label in inches, in data units
-    box, (wide, tall) = ax.get_position(), ax.figure.bbox.size / ax.figure.dpi
+    box, inch = ax.get_position(), ax.figure.dpi
+    wide, tall = ax.figure.bbox.width / inch, ax.figure.bbox.height / inch
     label_width = 0.3 * len(neurons) / (box.width * wide)
     label_height = 0.1 * (ax.get_ylim()[1] - ax.get_ylim()[0]) / (box.height * tall)
     taken: list[tuple[float, float]] = []
