@@ -225,33 +225,18 @@ EXPERIMENT = Experiment(
     scales=SCALES,
     rows=(
         *(
-            Row(
-                f"{name}, skips {'allowed' if skip_lam else 'forbidden'}",
-                PREPRINT,
-                "Bregman",
-                "AdaBreg",
-                {"task": task, "skip_lam": skip_lam},
-            )
+            Row(f"{name}, skips {'allowed' if skip_lam else 'forbidden'}", PREPRINT, "Bregman",
+                "AdaBreg", {"task": task, "skip_lam": skip_lam})
             for name, task in (("Denoising", "denoise"), ("Deblurring", "deblur"))
             for skip_lam in ("row", None)
         ),
         *(
-            Row(
-                f"Classifier (skips λ={skip_lam})",
-                PREPRINT,
-                "Bregman",
-                "AdaBreg",
-                {"task": "classify", "lam": 0.05, "skip_lam": skip_lam},
-            )
+            Row(f"Classifier (skips λ={skip_lam})", PREPRINT, "Bregman", "AdaBreg",
+                {"task": "classify", "lam": 0.05, "skip_lam": skip_lam})
             for skip_lam in (0.05, 0.15, 0.5)
         ),
-        Row(
-            "Classifier, dense (Adam)",
-            PREPRINT,
-            "Vanilla",
-            "Adam",
-            {"task": "classify", "optimizer": "Adam", "lam": 0.0, "skip_lam": 0.0},
-        ),
+        Row("Classifier, dense (Adam)", PREPRINT, "Vanilla", "Adam",
+            {"task": "classify", "optimizer": "Adam", "lam": 0.0, "skip_lam": 0.0}),
     ),
     config=config,
-)
+)  # fmt: skip

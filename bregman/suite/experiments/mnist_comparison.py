@@ -40,16 +40,11 @@ EXPERIMENT = Experiment(
     rows=(
         Row("SGD", FIGURE_2, "Vanilla", "SGD", {"optimizer": "SGD"}),
         *(
-            Row(
-                f"{name} (λ={lam}{mark})",
-                FIGURE_2,
-                strategy,
-                f"{name} lam={lam}",
-                {"optimizer": name, "lam": float(lam), "lr": lr},
-            )
+            Row(f"{name} (λ={lam}{mark})", FIGURE_2, strategy, f"{name} lam={lam}",
+                {"optimizer": name, "lam": float(lam), "lr": lr})
             for name, strategy, lams, lr, mark in FAMILIES
             for lam in lams
         ),
     ),
     config=config,
-)
+)  # fmt: skip

@@ -131,44 +131,55 @@ DENSE, SHORT, MASKED = "dense", "dense, fewer epochs", "masked zeros"
 SPARSE_PRODUCTS, SMALLER_LAYERS = "sparse products", "smaller layers"
 
 
-def _target_row(network: str, optimizer: str, percent: int, scales: tuple[str, ...]) -> Row:
-    settings = {"network": network, "optimizer": optimizer, "target": percent / 100}
-    label = f"{network}, {optimizer} to {percent} %"
-    return Row(
-        label, f"{TARGET}: {network}", "Bregman", optimizer, settings, scales=scales, seeds=1
-    )
-
-
-def _dense_row(network: str, scales: tuple[str, ...], seeds: int | None) -> Row:
-    settings = {"network": network, "optimizer": "SGD"}
-    artifact = f"{DENSITY}: {network}"
-    return Row(f"{network}, {DENSE}", artifact, DENSE, "SGD", settings, scales=scales, seeds=seeds)
-
-
-def _density_row(
-    network: str, method: str, percent: int, scales: tuple[str, ...], seeds: int | None
+def _row(
+    part: str,
+    label: str,
+    strategy: str,
+    scales: tuple[str, ...],
+    seeds: int | None,
+    **settings: Any,
 ) -> Row:
-    settings = {"network": network, **METHODS[method], "target": percent / 100}
-    label = f"{network}, {method} at {percent} %"
-    artifact = f"{DENSITY}: {network}"
-    optimizer = settings["optimizer"]
-    return Row(label, artifact, method, optimizer, settings, scales=scales, seeds=seeds)
-
-
-def _frozen_row(m: int, lam: float, scales: tuple[str, ...]) -> Row:
-    settings = {"network": "MLP", "lam": lam, "frozen_steps": m, "turnover": True}
-    label = f"m = {m}, λ = {lam}"
-    return Row(label, f"{FROZEN}: MLP", "Bregman", "LinBreg", settings, scales=scales, seeds=1)
+    artifact, optimizer = f"{part}: {settings['network']}", settings["optimizer"]
+    return Row(label, artifact, strategy, optimizer, settings, scales=scales, seeds=seeds)
 
 
 def _whole_run(
     network: str, method: str, optimizer: str, scales: tuple[str, ...], **settings: Any
 ) -> Row:
-    settings = {"network": network, "optimizer": optimizer, **settings}
-    artifact, label = f"{WHOLE_RUNS}: {network}", f"{method} ({network})"
     # masked zeros are there for their time
-    seeds = 1 if method == MASKED else None
-    return Row(label, artifact, method, optimizer, settings, scales=scales, seeds=seeds)
+    return _row(
+        WHOLE_RUNS,
+        f"{method} ({network})",
+        method,
+        scales,
+        1 if method == MASKED else None,
+        network=network,
+        optimizer=optimizer,
+        **settings,
+    )
+
+
+def _densities(
+    network: str, scales: dict[int, tuple[str, ...]], dense: tuple[str, ...], seeds: int | None
+) -> tuple[Row, ...]:
+    """A dense run, and one of each method at each density in percent."""
+    return (
+        _row(DENSITY, f"{network}, {DENSE}", DENSE, dense, seeds, network=network, optimizer="SGD"),
+        *(
+            _row(
+                DENSITY,
+                f"{network}, {method} at {percent} %",
+                method,
+                chosen,
+                seeds,
+                network=network,
+                **settings,
+                target=percent / 100,
+            )
+            for method, settings in METHODS.items()
+            for percent, chosen in scales.items()
+        ),
+    )
 
 
 # The learning rates of the wide MLP are about the largest without divergence. In trials dense
@@ -195,7 +206,8 @@ EXPERIMENT = Experiment(
     scales=SCALES,
     rows=(
         *(
-            _target_row(network, optimizer, percent, scales)
+            _row(TARGET, f"{network}, {optimizer} to {percent} %", "Bregman", scales, 1,
+                 network=network, optimizer=optimizer, target=percent / 100)
             for network, optimizer, scales_by_percent in (
                 ("MLP", "LinBreg", (ALL, LARGE, ALL, ALL)),
                 ("MLP", "AdaBreg", (LARGE, PAPER, LARGE, PAPER)),
@@ -204,16 +216,11 @@ EXPERIMENT = Experiment(
             )
             for percent, scales in zip((25, 10, 5, 1), scales_by_percent, strict=True)
         ),
-        _dense_row("MLP", ALL, seeds=None),
+        *_densities("MLP", {10: LARGE, 5: ALL, 2: PAPER, 1: ALL}, ALL, None),
+        *_densities("CNN", {5: PAPER, 1: PAPER}, PAPER, 1),
         *(
-            _density_row("MLP", method, percent, scales, seeds=None)
-            for method in METHODS
-            for percent, scales in ((10, LARGE), (5, ALL), (2, PAPER), (1, ALL))
-        ),
-        _dense_row("CNN", PAPER, seeds=1),
-        *(_density_row("CNN", method, p, PAPER, seeds=1) for method in METHODS for p in (5, 1)),
-        *(
-            _frozen_row(m, lam, scales if lam in (0.05, 0.2) else PAPER)
+            _row(FROZEN, f"m = {m}, λ = {lam}", "Bregman", scales if lam in (0.05, 0.2) else PAPER,
+                 1, network="MLP", optimizer="LinBreg", lam=lam, frozen_steps=m, turnover=True)
             for lam in (0.02, 0.05, 0.1, 0.2)
             for m, scales in ((0, ALL), (4, ALL), (9, PAPER), (19, LARGE), (49, PAPER), (99, PAPER))
         ),

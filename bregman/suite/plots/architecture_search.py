@@ -94,7 +94,7 @@ def skips(results: Results) -> Figure:
             name = rf"$x_{source} \to x_{target}$"
             ax.plot(curves.index, curves[metric], color=shade, label=name)
         if len(named):
-            ax.legend(loc="best", ncols=2)
+            ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         ax.set(title=label, ylabel="Skip Weight")
     whole_epochs(*axes)
     return fig
