@@ -1,6 +1,6 @@
 """The experiments' tables at smoke scale, and how their runs are made."""
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 import pytest
@@ -40,6 +40,19 @@ def test_tables_of_an_experiment(name, folder):
     labels = [row.label for row in rows if not row.variant and row.label in last.index]
     joined = stored.set_index("label")["val_acc_pct"] - 100 * last["value"]
     assert (joined[labels].abs() < 1e-3).all()
+    # all settings of a run, at the end
+    configs = [asdict(experiment.config(experiment.scale("smoke"), 0, **row.settings))
+               for row in rows]  # fmt: skip
+    settings = [column for column in stored if column.startswith("config_")]
+    assert list(stored.columns)[-len(settings) - 1 :] == ["variant", *settings]
+    assert settings == [f"config_{name}" for name in configs[0]]
+    for name in configs[0]:
+        values = stored[f"config_{name}"].astype(object).where(stored[f"config_{name}"].notna())
+        for value, config in zip(values, configs, strict=True):
+            if isinstance(config[name], float):
+                assert value == pytest.approx(config[name], rel=1e-5)
+            else:
+                assert value == config[name] or (value is None or value != value)
     in_paper = {row.label for row in rows if row.artifact in set(paper_reference()["artifact"])}
     assert set(results.beside_paper().reset_index()["run"]) == in_paper
 
@@ -117,6 +130,45 @@ def test_configs_make_the_optimizers_that_they_name():
         assert regs == [L1(0.25), None if name in ("SGD", "Adam") else Zero()]
     with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'Sgd'"):
         experiment.config(scale, 0, optimizer="Sgd").make_optimizer(MLP())
+
+
+def test_a_new_setting_is_one_field_with_a_default_and_renames_no_run(tmp_path, monkeypatch):
+    from bregman.suite.experiments import classification, mnist_comparison
+
+    @dataclass(frozen=True, kw_only=True)
+    class Classification(classification.Classification):
+        label_smoothing: float = 0.0
+
+    experiment = experiments.get("mnist_comparison")
+    before = experiment.config(experiment.scale("smoke"), 0, optimizer="SGD")
+    monkeypatch.setattr(mnist_comparison, "Classification", Classification)
+    after = experiment.config(experiment.scale("smoke"), 0, optimizer="SGD")
+    other = experiment.config(experiment.scale("smoke"), 0, optimizer="SGD", label_smoothing=0.1)
+    assert run_name(after) == run_name(before) != run_name(other)
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    rows = (replace(experiment.rows[0], settings={"optimizer": "SGD", "label_smoothing": 0.1}),)
+    short = {"smoke": replace(experiment.scale("smoke"), epochs=1)}
+    summary = replace(experiment, rows=rows, scales=short).run("smoke").summary
+    assert summary["config_label_smoothing"].tolist() == [0.1]
+    assert "label_smoothing" in experiment.parameter_table("smoke")
+
+
+def test_runs_are_chosen_by_columns():
+    summary = pd.DataFrame(
+        {"label": ["a", "b", "b", "c"], "seed": [0, 0, 1, 0], "config_lam": [0.1, 0.5, 0.5, None],
+         "config_optimizer": ["LinBreg", "LinBreg", "LinBreg", "SGD"]}
+    )  # fmt: skip
+    history = pd.DataFrame({"run": ["a", "b", "c"], "value": [1, 2, 3]})
+    results = experiments.Results(summary, history)
+    linbreg = results.where(config_optimizer="LinBreg")
+    assert list(linbreg.runs.index) == ["a", "b"]
+    assert linbreg.history["value"].tolist() == [1, 2]
+    assert results.where(config_lam=[0.1, None]).summary["label"].tolist() == ["a", "c"]
+    assert results.where(config_lam=0.5, seed=1).label == "b"
+    with pytest.raises(ValueError, match="one row was wanted, got a, b"):
+        _ = linbreg.label
+    with pytest.raises(ValueError, match="one row was wanted, got none"):
+        _ = results.where(config_lam=7.0).label
 
 
 def test_curves_average_over_seeds():

@@ -1,6 +1,7 @@
 """The paper's scale from the store: no run is lost, tables and findings follow from the runs."""
 
 import csv
+import json
 import os
 import runpy
 
@@ -9,10 +10,13 @@ import matplotlib
 matplotlib.use("Agg")
 
 import pytest
+from typer.testing import CliRunner
 
 from bregman.suite import notebooks
+from bregman.suite.cli import app
 from bregman.suite.experiments import EXPERIMENTS, get
 from bregman.suite.figures import redraw
+from bregman.suite.notebooks import NotebookError
 from bregman.suite.paths import ROOT
 from bregman.suite.plots import denoising_autoencoder, fashion_mnist_cnn
 from bregman.suite.runs import run_name
@@ -108,3 +112,21 @@ def test_the_findings_of_a_notebook_hold_for_the_stored_runs(name, store, monkey
             (store / experiment.name).symlink_to(PAPER / experiment.name)
     redraw(notebooks.find([name])[name], "paper")
     assert list((store.parent / "figures" / "paper").glob("*.png"))
+
+
+def test_figures_whose_runs_are_missing_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    done = CliRunner().invoke(app, ["figures", "cifar10_resnet", "--scale", "narrow"])
+    assert done.exit_code == 0
+    assert "08_cifar10_resnet: left out, 6 runs were not made yet" in done.output
+    # an experiment without that scale has nothing to draw there
+    done = CliRunner().invoke(app, ["figures", "mnist_comparison", "--scale", "narrow"])
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_a_failing_cell_is_named(store):
+    path = store.parent / "05_broken.ipynb"
+    cell = {"cell_type": "code", "metadata": {}, "source": ["assert 1 == 2, 'a finding'"]}
+    path.write_text(json.dumps({"cells": [cell]}))
+    with pytest.raises(NotebookError, match=r"05_broken.*cell 1: AssertionError: a finding"):
+        redraw(path, "paper")
