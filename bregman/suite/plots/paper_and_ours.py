@@ -88,7 +88,7 @@ def _names(ax: Axes, numbers: pd.DataFrame) -> None:
         while any(abs(x - a) < 0.45 and abs(place - b) < 0.055 for a, b in taken):
             place += 0.01
         taken.append((x, place))
-        left = y > x
+        left = y > x and x > 0.35
         ax.annotate(
             row.label, (x, y), (x + (-0.03 if left else 0.03), place), "axes fraction", fontsize=5,
             ha="right" if left else "left", va="center", textcoords="axes fraction",
