@@ -4,11 +4,12 @@ BIN := .venv/bin
 SCALE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper test attack lab bench notebooks clean
+.PHONY: help setup reproduce paper figures test attack lab bench notebooks clean
 
 help:
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
 	@echo "make paper       the same at the paper's scale (hours; resumable)"
+	@echo "make figures     draw the figures and tables of the stored runs anew, without training"
 	@echo "make test        unit and contract tests, notebooks, lint, types"
 	@echo "make attack      kill, cut and fill what makes and keeps the runs, for some minutes"
 	@echo "make lab         open the notebooks in JupyterLab"
@@ -34,6 +35,9 @@ reproduce: setup
 
 paper: setup
 	$(BIN)/bregman run --scale paper
+
+figures: setup
+	$(BIN)/bregman figures --scale paper
 
 test: setup
 	$(BIN)/ruff format --check .

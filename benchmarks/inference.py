@@ -9,7 +9,8 @@ from torch import nn
 
 from bregman.compact import compact
 from bregman.flops import forward_flops
-from bregman.suite.experiments.denoising_autoencoder import EXPERIMENT, trained_model
+from bregman.suite.analysis.trained import trained_model
+from bregman.suite.experiments.denoising_autoencoder import EXPERIMENT
 
 DENSE, COMPACT = "as trained", "compact"
 # batch size: so many passes a measurement

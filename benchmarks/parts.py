@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from bregman.compact import compact
 from bregman.flops import forward_flops
-from bregman.suite.experiments.sparse_training import product_densities
+from bregman.suite.analysis.cost import product_densities
 from bregman.suite.experiments.what_sparsity_buys import DENSE, SMALLER_LAYERS, SPARSE_PRODUCTS
 from bregman.suite.runs import environment
 
@@ -103,7 +103,7 @@ class Stepper:
 
 def of_arm(arm: Arm) -> Stepper:
     """The steps of a training, frozen ones if it has such."""
-    densities = product_densities(arm.config, arm.model)
+    densities = product_densities(arm.model, arm.config.neurons)
     cycle = arm.cycle
     return Stepper(
         arm.model,

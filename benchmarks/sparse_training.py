@@ -38,17 +38,11 @@ from bregman.multilevel import Multilevel
 from bregman.optim import LinBreg
 from bregman.regularizers import L1, GroupL12
 from bregman.sparsity import sparsity_summary
+from bregman.suite.analysis.cost import product_densities
 from bregman.suite.data import batches, load
-from bregman.suite.experiments.denoising_autoencoder import ssim
-from bregman.suite.experiments.sparse_training import (
-    SparseTraining,
-    Task,
-    attach,
-    make_model,
-    make_optimizer,
-    make_task,
-    product_densities,
-)
+from bregman.suite.experiments.parts import Task
+from bregman.suite.experiments.quality import ssim
+from bregman.suite.experiments.sparse_training import SparseTraining
 from bregman.suite.experiments.what_sparsity_buys import (
     DENSE,
     EXPERIMENT,
@@ -82,9 +76,9 @@ class Arm:
         generator.set_state(drawn)
         self.config, self.task = config, task
         self.dtype = None if config.autocast is None else getattr(torch, config.autocast)
-        self.model = make_model(config, generator)
-        self.optimizer = make_optimizer(config, self.model)
-        attached = attach(config, self.model, self.optimizer, 0, generator)
+        self.model = config.make_model(generator)
+        self.optimizer = config.make_optimizer(self.model)
+        attached = config.attach_to(self.model, self.optimizer, 0, generator)
         self.cycle: Multilevel | None = attached.get("multilevel")
         self.scheduler = CosineAnnealingLR(self.optimizer, config.epochs)
         self.generator = torch.Generator().manual_seed(config.seed)
@@ -156,7 +150,7 @@ class Arm:
         return math.inf
 
     def _share(self) -> float:
-        return sparse_share(self.flops, product_densities(self.config, self.model))
+        return sparse_share(self.flops, product_densities(self.model, self.config.neurons))
 
 
 def make_arms(network: str, epochs: int | None = None) -> dict[str, Arm]:
@@ -179,7 +173,7 @@ def make_arms(network: str, epochs: int | None = None) -> dict[str, Arm]:
                 half = replace(config, autocast="bfloat16")
                 configs[f"{row.strategy}, bfloat16"] = half
     generator = torch.Generator().manual_seed(0)
-    task = make_task(configs[DENSE], load(configs[DENSE].dataset), generator)
+    task = configs[DENSE].make_task(load(configs[DENSE].dataset), generator)
     drawn = generator.get_state()
     return {name: Arm(config, task, drawn) for name, config in configs.items()}
 

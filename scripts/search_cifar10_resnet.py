@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from bregman.suite.experiments import SCALES, Experiment, Row
+from bregman.suite.experiments import SCALE_NAMES, Experiment, Row
 from bregman.suite.experiments import cifar10_resnet as table3
 
 # what is tried, on top of the settings in the experiment
@@ -49,7 +49,7 @@ def search(epochs: int) -> Experiment:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--scale", choices=SCALES, default="paper")
+    parser.add_argument("--scale", choices=SCALE_NAMES, default="paper")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

@@ -13,9 +13,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from bregman.suite.experiments import SCALES, Experiment, Row, Scale
-from bregman.suite.experiments.fashion_mnist_cnn import SCALES as SCALES_OF_NOTEBOOK
-from bregman.suite.experiments.fashion_mnist_cnn import config, train
+from bregman.suite.experiments import SCALE_NAMES, Experiment, Row, Scale
+from bregman.suite.experiments.fashion_mnist_cnn import SCALES, config
 
 # optimizer -> what is tried for single weights (Table 1), and for groups (Table 2)
 GRID: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
@@ -125,6 +124,8 @@ WHOLE: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {
         ],
         [],
     ),
+    # in the tables the gain is 0.4, which did better on the validation set
+    "Pruning": ([{"lr": 0.01, "momentum": 0.9}], [{"lr": 0.01, "momentum": 0.9}]),
 }
 
 
@@ -136,7 +137,7 @@ def search(name: str, grid: Mapping[str, Any], scales: dict[str, Scale]) -> Expe
         for groups, settings_of_kind in zip((False, True), tried, strict=True)
         for settings in settings_of_kind
     )
-    return Experiment(name, "Fashion-MNIST", "CNN", scales, tuple(rows), config, train)
+    return Experiment(name, "Fashion-MNIST", "CNN", scales, tuple(rows), config)
 
 
 SEARCHES = (
@@ -149,13 +150,13 @@ SEARCHES = (
             "paper": Scale(epochs=8),
         },
     ),
-    search("fashion_mnist_cnn_search_whole", WHOLE, SCALES_OF_NOTEBOOK),
+    search("fashion_mnist_cnn_search_whole", WHOLE, SCALES),
 )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--scale", choices=SCALES, default="paper")
+    parser.add_argument("--scale", choices=SCALE_NAMES, default="paper")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int)

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from bregman.multilevel import Multilevel
 from bregman.sparsity import sparsity_summary
 from bregman.suite import stopping
 from bregman.suite.checkpoints import Checkpoint
@@ -190,8 +189,6 @@ def fit(
             keeper.save(_state(parts, generator, result, at))
             saved = time.perf_counter()
 
-    # the state_dict of a Multilevel ends its cycle: it is saved between epochs only
-    anywhere = not any(isinstance(part, Multilevel) for part in parts.values())
     if not model.training:
         model.train()
     try:
@@ -212,8 +209,7 @@ def fit(
                 # summed on the device: one synchronization per epoch, not one per step
                 at.sums = values * n if at.sums is None else at.sums.add_(values, alpha=n)
                 at.batch += 1
-                if anywhere:
-                    save(checkpoint_seconds)
+                save(checkpoint_seconds)
                 stopping.check()
             assert at.sums is not None
             mean_loss, mean_metric = (at.sums / len(train[0])).tolist()
@@ -242,8 +238,7 @@ def fit(
             save(checkpoint_seconds)
             on_epoch(epoch)
     except stopping.Stopped:
-        if anywhere:
-            save(0)
+        save(0)
         raise
     save(min(WORTH_SAVING_S, checkpoint_seconds))
     return result

@@ -1,6 +1,7 @@
 """The network with learnable scalar skips, its experiment and its drawings."""
 
 import dataclasses
+import itertools
 import math
 
 import matplotlib
@@ -15,9 +16,12 @@ import torch
 from matplotlib.patches import Arc
 
 from bregman import L1, AdaBreg, GroupL12
-from bregman.suite import plots
+from bregman.suite.experiments import Results
 from bregman.suite.experiments import architecture_search as search
+from bregman.suite.experiments.quality import psnr
+from bregman.suite.experiments.recipe import train
 from bregman.suite.models import SkipMLP
+from bregman.suite.plots import architecture_search as figures
 from bregman.suite.plots.style import BLUE, RED
 
 EXPERIMENT = search.EXPERIMENT
@@ -41,7 +45,7 @@ def tiny(**changes):
 
 
 def run(config, tmp_path):
-    return search.train(config, "cpu", tmp_path / "run.ckpt", lambda epoch: None)
+    return train(config, "cpu", tmp_path / "run.ckpt", lambda epoch: None)
 
 
 def test_the_skip_network_computes_what_its_formula_says(generator):
@@ -116,13 +120,13 @@ def test_a_skip_costs_as_much_as_a_row_unless_said_otherwise():
     assert (config.blur_size, config.blur) == (9, 5.0)
     assert search.config(paper, 0, task="deblur", skip_lam=None).skip_lam is None
     assert search.config(paper, 0, task="classify", skip_lam=0.3).skip_lam == 0.3
-    regs = [group["reg"] for group in search.make_optimizer(config, SkipMLP()).param_groups]
+    regs = [group["reg"] for group in config.make_optimizer(SkipMLP()).param_groups]
     assert regs[0] == GroupL12(0.07, dim=1)
     assert regs[-1] == L1(28 * 0.07)
     adam = dataclasses.replace(config, optimizer="Adam")
-    assert type(search.make_optimizer(adam, SkipMLP())) is torch.optim.Adam
+    assert type(adam.make_optimizer(SkipMLP())) is torch.optim.Adam
     with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'Sgd'"):
-        search.make_optimizer(dataclasses.replace(config, optimizer="Sgd"), SkipMLP())
+        dataclasses.replace(config, optimizer="Sgd").make_optimizer(SkipMLP())
 
 
 def test_deblurring_starts_from_the_gaussian_of_its_settings(generator):
@@ -154,12 +158,12 @@ def test_denoising_adds_noise_of_its_level_and_classification_none(generator):
 
 def test_quality_of_images():
     clean = torch.full((3, 196), 0.5)
-    assert search.psnr(clean + 0.1, clean).item() == pytest.approx(20.0, abs=1e-3)
+    assert psnr(clean + 0.1, clean).item() == pytest.approx(20.0, abs=1e-3)
     digits = torch.rand(3, 196)
-    assert search.ssim(digits, digits).item() == pytest.approx(1.0)
-    assert search.ssim(1 - digits, digits).item() < 0
+    assert search.square_ssim(digits, digits).item() == pytest.approx(1.0)
+    assert search.square_ssim(1 - digits, digits).item() < 0
     # what is beyond black and white cannot be seen
-    assert search.psnr(torch.full((1, 196), 9.0), torch.full((1, 196), 0.9)).item() == (
+    assert psnr(torch.full((1, 196), 9.0), torch.full((1, 196), 0.9)).item() == (
         pytest.approx(20.0, abs=1e-3)
     )
 
@@ -193,7 +197,7 @@ def test_a_classifier_reports_accuracies(tmp_path):
 
 
 @pytest.fixture
-def history():
+def results():
     """Two runs of three layers: the skip x_0 -> x_2 appears in epoch 1 of run "b"."""
     rows = []
     for name, last in (("a", 0.0), ("b", -0.25)):
@@ -204,11 +208,17 @@ def history():
             rows += [(name, 0, epoch, "weights", key, value) for key, value in state.items()]
             rows += [(name, 0, epoch, "validation", metric, value)
                      for metric, value in (("psnr", 20.0 + epoch), ("accuracy", 0.5))]  # fmt: skip
-    return pd.DataFrame(rows, columns=["run", "seed", "epoch", "split", "metric", "value"])
+    history = pd.DataFrame(rows, columns=["run", "seed", "epoch", "split", "metric", "value"])
+    settings = {"config_optimizer": "AdaBreg", "config_lam": 0.07}
+    summary = pd.DataFrame(
+        {"label": ["a", "b"], "seed": 0, **settings, "config_task": ["denoise", "classify"],
+         "config_skip_lam": [None, 1.0]}
+    )  # fmt: skip
+    return Results(summary, history)
 
 
-def test_a_drawing_shows_active_neurons_and_skips_by_sign(history):
-    figure = plots.architecture_networks(history, ["a", "b"])
+def test_a_drawing_shows_active_neurons_and_skips_by_sign(results):
+    figure = figures.networks(results)
     left, right = figure.axes
     assert [bar.get_height() for bar in left.containers[0]] == [9, 3, 7]
     arcs = [[p for p in ax.patches if isinstance(p, Arc)] for ax in (left, right)]
@@ -223,18 +233,35 @@ def test_a_drawing_shows_active_neurons_and_skips_by_sign(history):
     assert right.get_title() == "b: 2 skips"
 
 
-def test_growth_draws_one_panel_per_epoch(history):
-    figure = plots.architecture_growth(history, "b", [0, 1])
+def test_labels_of_skips_do_not_overlap():
+    rows = [("a", 0, 1, "weights", f"neurons_{i}", 100) for i in range(7)]
+    rows += [("a", 0, 1, "weights", f"skip_{j}_{i}", 0.1 + 0.01 * i + 0.001 * j)
+             for i in range(7) for j in range(i)]  # fmt: skip
+    history = pd.DataFrame(rows, columns=["run", "seed", "epoch", "split", "metric", "value"])
+    summary = pd.DataFrame({"label": ["a"], "config_optimizer": "AdaBreg"})
+    for figure in (
+        figures.networks(Results(summary, history)),
+        figures.growth(Results(summary, history), [1, 1, 1, 1]),
+    ):
+        figure.canvas.draw()
+        for ax in figure.axes:
+            boxes = [text.get_window_extent() for text in ax.texts]
+            assert len(boxes) > 1
+            assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_growth_draws_one_panel_per_epoch(results):
+    figure = figures.growth(results.where(label="b"), [0, 1])
     assert [[bar.get_height() for bar in ax.containers[0]] for ax in figure.axes] == [
         [9, 2, 7], [9, 3, 7],
     ]  # fmt: skip
     assert [ax.get_xticklabels()[1].get_text() for ax in figure.axes] == ["$x_1$\n2", "$x_1$\n3"]
     with pytest.raises(KeyError, match="no run 'b' with epoch 7 in the history"):
-        plots.architecture_growth(history, "b", [7])
+        figures.growth(results.where(label="b"), [7])
 
 
-def test_skips_over_epochs_are_named_when_they_are_there(history):
-    (ax,) = plots.architecture_skips(history, ["b"]).axes
+def test_skips_over_epochs_are_named_when_they_are_there(results):
+    (ax,) = figures.skips(results.where(label="b")).axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         r"$x_0 \to x_1$", r"$x_0 \to x_2$",
     ]  # fmt: skip
@@ -242,14 +269,15 @@ def test_skips_over_epochs_are_named_when_they_are_there(history):
     assert named[r"$x_0 \to x_2$"] == [0, -0.25]
 
 
-def test_quality_is_drawn_in_its_units(history):
-    restored, classified = plots.architecture_quality(history).axes
+def test_quality_is_drawn_in_its_units(results):
+    restored, classified = figures.quality(results).axes
     assert restored.lines[0].get_ydata().tolist() == [20, 21]
+    assert (restored.lines[0].get_linestyle(), classified.lines[0].get_linestyle()) == ("--", "-")
     assert classified.lines[0].get_ydata().tolist() == [50, 50]
 
 
 def test_images_stand_side_by_side():
     rows = {"noisy": np.zeros((3, 1, 4, 4)), "clean": np.ones((3, 1, 4, 4))}
-    figure = plots.architecture_images(rows)
+    figure = figures.images(rows)
     assert [ax.get_ylabel() for ax in figure.axes] == ["noisy", "clean"]
     assert [ax.images[0].get_array().shape for ax in figure.axes] == [(4, 12)] * 2

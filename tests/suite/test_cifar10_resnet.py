@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import runpy
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,20 +15,23 @@ from torch.nn import functional as F
 
 from bregman.optim import AdaBreg, LinBreg
 from bregman.regularizers import L1
-from bregman.suite import plots
 from bregman.suite.data import load
 from bregman.suite.data.sets import PARTS, SETS, DataError
 from bregman.suite.experiments import cifar10_resnet as table3
-from bregman.suite.experiments.tables import paper_reference
+from bregman.suite.experiments import recipe
+from bregman.suite.experiments.recipe import train
+from bregman.suite.experiments.tables import Results, paper_reference
 from bregman.suite.models import ResNet18
 from bregman.suite.paths import ROOT
+from bregman.suite.plots import cifar10_resnet as figures
+from bregman.suite.plots.style import PALETTE
 
 SMOKE = table3.SCALES["smoke"]
 
 
 def run(folder, on_epoch=lambda epoch: None, device="cpu", scale=SMOKE, **settings):
     config = table3.config(dataclasses.replace(scale, epochs=2, train_size=100), 0, **settings)
-    return table3.train(config, device, folder / "run.ckpt", on_epoch)
+    return train(config, device, folder / "run.ckpt", on_epoch)
 
 
 def test_every_row_of_table_3_is_there_once():
@@ -59,7 +63,7 @@ def test_thresholds_cost_what_they_cost_in_the_paper():
 def test_optimizers_regularize_weights_only(name, kind):
     model = ResNet18(2)
     config = table3.config(SMOKE, 0, optimizer=name, lr=0.5, lam=0.25)
-    optimizer = table3.make_optimizer(config, model)
+    optimizer = config.make_optimizer(model)
     assert type(optimizer) is kind
     held = [p for group in optimizer.param_groups for p in group["params"]]
     assert len(held) == len(list(model.parameters()))
@@ -72,7 +76,7 @@ def test_optimizers_regularize_weights_only(name, kind):
 def test_an_unknown_optimizer_is_named():
     config = table3.config(SMOKE, 0, optimizer="Sgd", lr=0.5)
     with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'Sgd'"):
-        table3.make_optimizer(config, ResNet18(2))
+        config.make_optimizer(ResNet18(2))
 
 
 def test_lasso_is_adam_on_the_penalized_loss():
@@ -80,7 +84,7 @@ def test_lasso_is_adam_on_the_penalized_loss():
     models = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 9, 10)) for _ in "ab"]
     models[1].load_state_dict(models[0].state_dict())
     config = table3.config(SMOKE, 0, optimizer="Adam", lr=0.01, lam=0.05)
-    optimizers = [table3.make_optimizer(config, models[0]),
+    optimizers = [config.make_optimizer(models[0]),
                   torch.optim.Adam(models[1].parameters(), 0.01)]  # fmt: skip
     images, labels = torch.randn(8, 3, 5, 5), torch.randint(10, (8,))
     for _ in range(3):
@@ -101,7 +105,8 @@ def test_layers_are_measured_one_by_one():
         model.conv1.weight[0] = 0
         model.conv1.weight[1] = 0
         model.conv1.weight[1, 2, 1, 1] = -1
-    measured = table3.measure(model)
+    config = table3.config(SMOKE, 0, optimizer="SGD", lr=0.1)
+    measured = config.measure(SimpleNamespace(model=model))
     assert measured["density:fc"] == pytest.approx(4 / 160)
     assert measured["density:conv1"] == pytest.approx(1 / 54)
     assert measured["dead:conv1"] == pytest.approx(5 / 6)
@@ -118,9 +123,13 @@ def test_layers_are_measured_one_by_one():
 def test_a_tenth_is_held_out_and_no_image_twice():
     data = load("cifar10", mini=True)
     for size, expected in ((None, (900, 100, 250)), (200, (180, 20, 250))):
-        parts = table3._parts(data, size, torch.device("cpu"), torch.Generator().manual_seed(0))
-        assert tuple(len(images) for images, _ in parts.values()) == expected
-        images = torch.cat([parts["train"][0], parts["val"][0]])
+        scale = dataclasses.replace(SMOKE, train_size=size)
+        config = table3.config(scale, 0, optimizer="SGD", lr=0.1)
+        task = config.make_task(data, torch.Generator().manual_seed(0))
+        parts = (task.train, task.val, task.test)
+        assert tuple(len(images) for images, _ in parts) == expected
+        assert task.watched is task.test
+        images = torch.cat([task.train[0], task.val[0]])
         assert len(images.flatten(1).unique(dim=0)) == sum(expected[:2])
     mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3))
     assert mean.abs().max() < 0.2, "normalized"
@@ -160,8 +169,8 @@ def test_an_interrupted_run_ends_with_the_same_numbers(optimizer, device, tmp_pa
     settings = {"optimizer": optimizer, "lr": 0.01, "lam": 0.1, "momentum": 0.9, "max_drop": 0.1,
                 "device": device, "scale": dataclasses.replace(SMOKE, **fast)}  # fmt: skip
     whole = run(tmp_path / "whole", **settings)
-    fit = table3.fit
-    monkeypatch.setattr(table3, "fit", lambda *a, **k: fit(*a, **k, checkpoint_seconds=0.0))
+    fit = recipe.fit
+    monkeypatch.setattr(recipe, "fit", lambda *a, **k: fit(*a, **k, checkpoint_seconds=0.0))
     with pytest.raises(KilledError):
         run(tmp_path / "killed", on_epoch=kill, **settings)
     assert (tmp_path / "killed" / "run.ckpt").exists()
@@ -173,7 +182,7 @@ def test_an_interrupted_run_ends_with_the_same_numbers(optimizer, device, tmp_pa
 def test_half_precision_forward_passes_keep_float32_weights(tmp_path):
     scale = dataclasses.replace(SMOKE, epochs=1, train_size=40, autocast="bfloat16")
     config = table3.config(scale, 0, optimizer="AdaBreg", lr=0.01, lam=0.001)
-    outcome = table3.train(config, "cpu", tmp_path / "run.ckpt", lambda epoch: None)
+    outcome = train(config, "cpu", tmp_path / "run.ckpt", lambda epoch: None)
     values = [r.value for r in outcome.training.history]
     assert np.isfinite(values).all()
 
@@ -251,7 +260,6 @@ def test_the_search_at_full_length_makes_the_runs_of_the_experiment():
 @pytest.fixture(scope="module")
 def measured():
     """A made-up LinBreg run with its thresholded network, and a dense one."""
-    epochs = [0, 1, 2]
     curves = {
         "SGD": {"validation accuracy": [0.1, 0.5, 0.9], "weights n_total": [1.0, 1.0, 1.0]},
         "LinBreg": {
@@ -266,7 +274,7 @@ def measured():
             (run, 0, epoch, *name.split(), value)
             for run, metrics in curves.items()
             for name, values in metrics.items()
-            for epoch, value in zip(epochs, values, strict=True)
+            for epoch, value in enumerate(values)
         ],
         columns=["run", "seed", "epoch", "split", "metric", "value"],
     )
@@ -274,14 +282,16 @@ def measured():
     summary = pd.DataFrame(
         [
             {"artifact": rows[label].artifact, "strategy": rows[label].strategy,
-             "optimizer": rows[label].optimizer, "label": label, "n_total_pct": density,
-             "val_acc_pct": val, "test_acc_pct": test}
+             "optimizer": rows[label].optimizer, "label": label, "variant": rows[label].variant,
+             "n_total_pct": density, "val_acc_pct": val, "test_acc_pct": test,
+             "config_optimizer": label.partition(" ")[0], "config_momentum": 0.0,
+             "config_lam": 0.1 if "LinBreg" in label else 0.0}
             for label, density, val, test in
             [("SGD", 100.0, 90.0, 89.0), ("LinBreg", 4.0, 80.0, 79.0),
              ("LinBreg + threshold", 3.0, 79.5, 78.0)]
         ]
     )  # fmt: skip
-    return history, summary
+    return Results(summary, history)
 
 
 def lines(ax):
@@ -292,18 +302,30 @@ def lines(ax):
 
 
 def test_the_figure_of_accuracy_and_density_shows_ways_ends_and_the_paper(measured):
-    figure = plots.resnet_paths(*measured)
+    figure = figures.paths(measured)
     left, right = (lines(ax) for ax in figure.axes)
     assert [[1, 2, 4], [10, 40, 80]] in left, "the way"
     assert [[4, 3], [80, 79.5]] in left, "to the thresholded network"
     ends = [(100.0, 89.0), (4.0, 79.0), (3.0, 78.0)]
     paper = [(100.0, 92.15), (5.5, 90.9), (3.4, 90.2)]
     assert all([[x], [y]] in right for x, y in ends + paper)
+    assert {line.get_color() for line in figure.axes[1].lines} == {
+        PALETTE["SGD"], PALETTE["LinBreg"],
+    }  # fmt: skip
+    plt.close(figure)
+
+
+def test_a_network_without_weights_has_no_place_on_a_logarithmic_axis(measured):
+    summary = measured.summary.assign(n_total_pct=[100.0, 4.0, 0.0])
+    figure = figures.paths(Results(summary, measured.history))
+    for ax in figure.axes:
+        assert all(min(line.get_xdata()) > 0 for line in ax.lines)
+        assert not any(line.get_linestyle() == ":" for line in ax.lines)
     plt.close(figure)
 
 
 def test_the_figure_of_the_layers_shows_the_last_epoch_of_sparse_runs(measured):
-    figure = plots.resnet_layers(measured[0])
+    figure = figures.layers(measured)
     density, dead = figure.axes
     (line,) = density.lines
     assert list(line.get_xdata()) == ["conv1", "fc"]

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 import pytest
@@ -12,7 +12,7 @@ from bregman.optim import AdaBreg, LinBreg, ProxGD
 from bregman.regularizers import L1, Zero
 from bregman.suite import experiments
 from bregman.suite.data import DataError
-from bregman.suite.experiments.tables import paper_reference
+from bregman.suite.experiments.tables import WIDTHS, paper_reference
 from bregman.suite.runs import run_name
 from bregman.suite.workers import executors
 
@@ -32,7 +32,7 @@ def test_tables_of_an_experiment(name, folder):
     experiment = experiments.get(name)
     results = experiment.run("smoke")
     stored = pd.read_csv(folder / "smoke" / name / "summary.csv")
-    assert set(paper_reference().columns) <= set(stored.columns)
+    assert set(paper_reference().columns) - set(WIDTHS) <= set(stored.columns)
     assert {"label", "lam", "seed", "epochs", "seconds", "device"} <= set(stored.columns)
     rows = experiment.rows_at("smoke")
     assert list(stored["label"]) == [row.label for row in rows]
@@ -44,6 +44,19 @@ def test_tables_of_an_experiment(name, folder):
     labels = [row.label for row in rows if not row.variant and row.label in last.index]
     joined = stored.set_index("label")["val_acc_pct"] - 100 * last["value"]
     assert (joined[labels].abs() < 1e-3).all()
+    # all settings of a run, at the end
+    configs = [asdict(experiment.config(experiment.scale("smoke"), 0, **row.settings))
+               for row in rows]  # fmt: skip
+    settings = [column for column in stored if column.startswith("config_")]
+    assert list(stored.columns)[-len(settings) - 1 :] == ["variant", *settings]
+    assert settings == [f"config_{name}" for name in configs[0]]
+    for name in configs[0]:
+        values = stored[f"config_{name}"].astype(object).where(stored[f"config_{name}"].notna())
+        for value, config in zip(values, configs, strict=True):
+            if isinstance(config[name], float):
+                assert value == pytest.approx(config[name], rel=1e-5)
+            else:
+                assert value == config[name] or (value is None or value != value)
     in_paper = {row.label for row in rows if row.artifact in set(paper_reference()["artifact"])}
     assert set(results.beside_paper().reset_index()["run"]) == in_paper
 
@@ -105,7 +118,6 @@ def test_another_seed_gives_other_numbers_and_the_same_seed_the_same(tmp_path, m
 
 
 def test_configs_make_the_optimizers_that_they_name():
-    from bregman.suite.experiments.classification import make_optimizer
     from bregman.suite.models import MLP
 
     experiment = experiments.get("mnist_comparison")
@@ -114,14 +126,53 @@ def test_configs_make_the_optimizers_that_they_name():
              "AdaBreg": AdaBreg, "ProxGD": ProxGD}  # fmt: skip
     for name, kind in kinds.items():
         config = experiment.config(scale, 0, optimizer=name, lam=0.25, lr=0.5)
-        optimizer = make_optimizer(config, MLP())
+        optimizer = config.make_optimizer(MLP())
         assert type(optimizer) is kind
         assert optimizer.param_groups[0]["lr"] == 0.5
         # weights are regularized, biases are not
         regs = [group["reg"] for group in optimizer.param_groups]
         assert regs == [L1(0.25), None if name in ("SGD", "Adam") else Zero()]
     with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'Sgd'"):
-        make_optimizer(experiment.config(scale, 0, optimizer="Sgd"), MLP())
+        experiment.config(scale, 0, optimizer="Sgd").make_optimizer(MLP())
+
+
+def test_a_new_setting_is_one_field_with_a_default_and_renames_no_run(tmp_path, monkeypatch):
+    from bregman.suite.experiments import classification, mnist_comparison
+
+    @dataclass(frozen=True, kw_only=True)
+    class Classification(classification.Classification):
+        label_smoothing: float = 0.0
+
+    experiment = experiments.get("mnist_comparison")
+    before = experiment.config(experiment.scale("smoke"), 0, optimizer="SGD")
+    monkeypatch.setattr(mnist_comparison, "Classification", Classification)
+    after = experiment.config(experiment.scale("smoke"), 0, optimizer="SGD")
+    other = experiment.config(experiment.scale("smoke"), 0, optimizer="SGD", label_smoothing=0.1)
+    assert run_name(after) == run_name(before) != run_name(other)
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    rows = (replace(experiment.rows[0], settings={"optimizer": "SGD", "label_smoothing": 0.1}),)
+    short = {"smoke": replace(experiment.scale("smoke"), epochs=1)}
+    summary = replace(experiment, rows=rows, scales=short).run("smoke").summary
+    assert summary["config_label_smoothing"].tolist() == [0.1]
+    assert "label_smoothing" in experiment.parameter_table("smoke")
+
+
+def test_runs_are_chosen_by_columns():
+    summary = pd.DataFrame(
+        {"label": ["a", "b", "b", "c"], "seed": [0, 0, 1, 0], "config_lam": [0.1, 0.5, 0.5, None],
+         "config_optimizer": ["LinBreg", "LinBreg", "LinBreg", "SGD"]}
+    )  # fmt: skip
+    history = pd.DataFrame({"run": ["a", "b", "c"], "value": [1, 2, 3]})
+    results = experiments.Results(summary, history)
+    linbreg = results.where(config_optimizer="LinBreg")
+    assert list(linbreg.runs.index) == ["a", "b"]
+    assert linbreg.history["value"].tolist() == [1, 2]
+    assert results.where(config_lam=[0.1, None]).summary["label"].tolist() == ["a", "c"]
+    assert results.where(config_lam=0.5, seed=1).label == "b"
+    with pytest.raises(ValueError, match="one row was wanted, got a, b"):
+        _ = linbreg.label
+    with pytest.raises(ValueError, match="one row was wanted, got none"):
+        _ = results.where(config_lam=7.0).label
 
 
 def test_curves_average_over_seeds():

@@ -13,7 +13,8 @@ from bregman import L1, AdaBreg, GroupL12, LinBreg, ProxGD, param_groups, sparsi
 from bregman.regularizers import Zero
 from bregman.suite.baselines import MagnitudePruning, add_subgradients
 from bregman.suite.experiments import Scale, get, paper_reference
-from bregman.suite.experiments.fashion_mnist_cnn import config, make_model, make_optimizer, train
+from bregman.suite.experiments.fashion_mnist_cnn import config
+from bregman.suite.experiments.recipe import train
 from bregman.suite.runs import RunStore
 
 EXPERIMENT = get("fashion_mnist_cnn")
@@ -163,8 +164,8 @@ KINDS = {"Adam": Adam, "SGD": SGD, "ProxGD": ProxGD, "LinBreg": LinBreg, "AdaBre
 @pytest.mark.parametrize("groups", [False, True])
 def test_configs_make_the_optimizers_that_they_name(name, groups):
     run = config(Scale(1), 0, optimizer=name, lr=0.5, lam=0.25, lam_conv=0.5, groups=groups)
-    model = make_model(run, "cpu", torch.Generator().manual_seed(0))
-    optimizer = make_optimizer(run, model)
+    model = run.make_model(torch.Generator().manual_seed(0))
+    optimizer = run.make_optimizer(model)
     assert type(optimizer) is KINDS[name]
     assert {group["lr"] for group in optimizer.param_groups} == {0.5}
     regs = [group["reg"] for group in optimizer.param_groups]
@@ -174,13 +175,13 @@ def test_configs_make_the_optimizers_that_they_name(name, groups):
 
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'Sgd'"):
-        make_optimizer(config(TINY, 0, optimizer="Sgd", lr=0.1), small_model())
+        config(TINY, 0, optimizer="Sgd", lr=0.1).make_optimizer(small_model())
 
 
 def test_bregman_runs_start_sparse_and_the_others_dense():
     for name in KINDS:
         run = config(TINY, 0, optimizer=name, lr=0.5, groups=True)
-        model = make_model(run, "cpu", torch.Generator().manual_seed(0))
+        model = run.make_model(torch.Generator().manual_seed(0))
         shares = sparsity_summary(model)
         if name in ("LinBreg", "AdaBreg"):
             # five standard deviations of the Bernoulli mask
@@ -223,7 +224,7 @@ def test_a_stopped_run_ends_with_the_same_numbers(settings, tmp_path, monkeypatc
     monkeypatch.setattr(
         bregman.suite.training, "batches", few_batches(bregman.suite.training.batches)
     )
-    monkeypatch.setattr("bregman.suite.experiments.fashion_mnist_cnn.fit", eager_fit)
+    monkeypatch.setattr("bregman.suite.experiments.recipe.fit", eager_fit)
     scale = Scale(epochs=4, mini=True)
     stopped, stopped_arrays = run_with_a_stop(settings, tmp_path / "stopped", scale)
     store = RunStore(tmp_path / "whole")
@@ -278,5 +279,5 @@ def test_float32_and_the_memory_format_are_settings():
     assert run.autocast is None
     plain = dataclasses.replace(run, channels_last=False)
     for settings, contiguous in ((run, False), (plain, True)):
-        model = make_model(settings, "cpu", torch.Generator().manual_seed(0))
+        model = settings.make_model(torch.Generator().manual_seed(0))
         assert model.conv2.weight.is_contiguous() is contiguous

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bregman.suite import experiments, plots
+from bregman.suite import experiments
+from bregman.suite.plots import paper_and_ours as figures
 
 KEYS = ["artifact", "strategy", "optimizer"]
 TABLE_1 = ("Table 1", "Bregman", "LinBreg")
@@ -18,7 +19,9 @@ TABLE_1 = ("Table 1", "Bregman", "LinBreg")
 def run_of(label: str, seed: int, n_total: float, row: tuple[str, str, str] = TABLE_1) -> dict:
     measured = {**dict.fromkeys(experiments.paper_reference()), **dict(zip(KEYS, row, strict=True))}
     measured |= {"n_total_pct": n_total, "test_acc_pct": 89.0}
-    return measured | {"label": label, "seed": seed, "epochs": 100, "seconds": 60.0 + seed}
+    settings = {"config_optimizer": row[2].partition(" ")[0], "config_lam": 0.1}
+    common = {"label": label, "seed": seed, "epochs": 100, "seconds": 60.0 + seed}
+    return measured | common | settings
 
 
 def write(folder, scale: str, name: str, runs: list[dict]) -> None:
@@ -70,18 +73,29 @@ def test_an_unknown_scale_is_refused(folder):
         experiments.stored_summaries("huge")
 
 
-def test_the_figure_draws_our_numbers_over_the_papers(folder):
-    write(folder, "quick", "fashion_mnist_cnn", [run_of("a", 0, 2.5)])
-    figure = plots.paper_against_ours(
-        experiments.beside_paper(experiments.stored_summaries("quick"))
-    )
-    points = [
-        line.get_xydata().tolist()
+def test_the_figure_draws_our_numbers_over_the_papers_and_names_what_is_far_off(folder):
+    write(folder, "quick", "fashion_mnist_cnn", [run_of("a", 0, 2.0), run_of("b", 0, 9.0)])
+    autoencoder = run_of("d", 0, None, ("Figure 5", "Bregman", "LinBreg"))
+    measured = {"test_acc_pct": None, "ssim": 0.91, "active_neurons_4": 100}
+    write(folder, "quick", "denoising_autoencoder", [autoencoder | measured])
+    runs = experiments.stored_summaries("quick")
+    figure = figures.paper_against_ours(experiments.beside_paper(runs), runs)
+    points = {
+        ax.get_title(): sorted(p for c in ax.containers for p in c.lines[0].get_xydata().tolist())
         for ax in figure.axes
-        for line in ax.lines
-        if line.get_marker() == "o" and len(line.get_xydata())
-    ]
-    assert points == [[[1.9, 2.5]], [[89.2, 89.0]]]
+    }
+    assert points["Non-Zero Weights or Kernels [%]"] == [[1.9, 2.0], [1.9, 9.0]]
+    assert points["Validation and Test Accuracy [%]"] == [[89.2, 89.0]] * 2
+    assert points["SSIM"] == [[0.93, 0.91]]
+    assert points["Active Neurons per Layer"] == [[73, 100]]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["b"]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == ["Table 1"], "what was not measured is not in the legend"
+    assert names == ["LinBreg", "Table 1", "Figure 5"], "what was not measured is not in the legend"
+    plt.close(figure)
+
+
+def test_nothing_measured_is_an_empty_figure(folder):
+    runs = experiments.stored_summaries("paper")
+    figure = figures.paper_against_ours(experiments.beside_paper(runs), runs)
+    assert not any(ax.containers for ax in figure.axes)
     plt.close(figure)

@@ -1,5 +1,7 @@
 """The figures of notebook 07, drawn from invented results: what is shown is what was stored."""
 
+import dataclasses
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -11,10 +13,11 @@ import pytest
 from PIL import Image
 from scipy.signal import correlate2d
 
-from bregman.suite.experiments import get, paper_reference
+from bregman.suite.experiments import Results, get, paper_reference
 from bregman.suite.plots import fashion_mnist_cnn as figures
 
-ROWS = get("fashion_mnist_cnn").rows
+EXPERIMENT = get("fashion_mnist_cnn")
+ROWS = EXPERIMENT.rows
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +37,10 @@ def arrays(epochs: int = 3) -> dict[str, np.ndarray]:
     return {"image": image, **kept}
 
 
-def history() -> pd.DataFrame:
-    rows = []
+def results() -> Results:
+    history, summary = [], []
     for offset, row in enumerate(ROWS):
+        config = EXPERIMENT.config(EXPERIMENT.scale("paper"), 0, **row.settings)
         for seed in range(2):
             for epoch in range(4):
                 for split, metric, value in (
@@ -44,12 +48,21 @@ def history() -> pd.DataFrame:
                     ("weights", "kernels_conv1", 20), ("weights", "kernels_conv2", 300),
                 ):  # fmt: skip
                     factor = 1 + 0.001 * offset + 0.01 * seed + 0.02 * epoch
-                    rows.append((row.label, seed, epoch, split, metric, value * factor))
-    return pd.DataFrame(rows, columns=["run", "seed", "epoch", "split", "metric", "value"])
+                    history.append((row.label, seed, epoch, split, metric, value * factor))
+            summary.append({
+                **{name: getattr(row, name) for name in ("artifact", "strategy", "optimizer")},
+                **dict.fromkeys(("n_total_pct", "n_linear_pct", "n_conv_pct"), 3.0 + offset + seed),
+                "label": row.label, "seed": seed, "test_acc_pct": 85.0 + 0.1 * offset + seed,
+                **{f"config_{name}": value for name, value in dataclasses.asdict(config).items()},
+            })  # fmt: skip
+    columns = ["run", "seed", "epoch", "split", "metric", "value"]
+    return Results(pd.DataFrame(summary), pd.DataFrame(history, columns=columns))
 
 
-def means(table, metric, run):
-    return table.query("metric == @metric and run == @run").groupby("epoch")["value"].mean()
+def means(results, metric, run):
+    return (
+        results.history.query("metric == @metric and run == @run").groupby("epoch")["value"].mean()
+    )
 
 
 def tiles(mosaic: np.ndarray, side: int) -> np.ndarray:
@@ -64,7 +77,9 @@ def tiles(mosaic: np.ndarray, side: int) -> np.ndarray:
 def test_figure_1_shows_the_correlations_of_the_image_with_the_kernels():
     stored = arrays()
     figure = figures.feature_maps(stored, [0, 1, 3])
-    assert [ax.get_title() for ax in figure.axes] == ["Epoch 0", "Epoch 1", "Epoch 3"]
+    assert [ax.get_title() for ax in figure.axes] == [
+        "Epoch 0: 0 of 64", "Epoch 1: 1 of 64", "Epoch 3: 3 of 64",
+    ]  # fmt: skip
     for ax, active in zip(figure.axes, (0, 1, 3), strict=True):
         maps = tiles(ax.images[0].get_array(), 24)
         assert (maps[active:] == 1).all(), "blank"
@@ -97,51 +112,48 @@ def test_the_animation_has_a_frame_for_every_epoch(tmp_path, monkeypatch):
     assert not plt.get_fignums()
 
 
+def half_precision(artifact):
+    """The rows of a table without those in float32."""
+    return [
+        (i, row) for i, row in enumerate(ROWS)
+        if row.artifact == artifact and row.settings.get("autocast", "bfloat16")
+    ]  # fmt: skip
+
+
 def test_the_growth_is_the_mean_over_the_seeds():
-    table = history()
-    runs = ["LinBreg (groups)", "AdaBreg (groups)"]
-    for ax, layer in zip(figures.kernel_growth(table, runs).axes, ("conv1", "conv2"), strict=True):
-        for line, run in zip(ax.lines, runs, strict=True):
+    table = results().where(config_groups=True, config_optimizer=["LinBreg", "AdaBreg"])
+    axes = figures.kernel_growth(table).axes
+    for ax, layer in zip(axes, ("conv1", "conv2"), strict=True):
+        for line, run in zip(ax.lines, table.runs.index, strict=True):
             np.testing.assert_allclose(line.get_ydata(), means(table, f"kernels_{layer}", run))
 
 
-def test_each_table_has_its_runs_over_the_epochs_and_adam_stands_in_both():
-    table = history()
-    figure = figures.density_over_epochs(table)
-    for i, ax in enumerate(figure.axes):
-        metric, grouped = ("n_total", "accuracy")[i // 2], i % 2 == 1
-        expected = ["Adam"] + [
-            row.label for row in ROWS
-            if ("(groups)" in row.label) == grouped and "Adam" not in row.label
-            and "float32" not in row.label
-        ]  # fmt: skip
-        for line, run in zip(ax.lines, expected, strict=True):
-            np.testing.assert_allclose(line.get_ydata(), 100 * means(table, metric, run))
+def test_each_table_has_its_runs_over_the_epochs():
+    table = results()
+    for i, ax in enumerate(figures.density_over_epochs(table).axes):
+        metric, artifact = ("n_total", "accuracy")[i // 2], ("Table 1", "Table 2")[i % 2]
+        for line, (_, row) in zip(ax.lines, half_precision(artifact), strict=True):
+            np.testing.assert_allclose(line.get_ydata(), 100 * means(table, metric, row.label))
 
 
-def test_ours_is_filled_and_the_papers_is_hollow():
+def test_ours_is_filled_with_its_spread_and_the_papers_is_hollow():
     reference = paper_reference().set_index(["artifact", "strategy", "optimizer"])
     measures = ("n_total_pct", "n_linear_pct", "n_conv_pct")
-    rows = []
-    for seed in range(2):
-        for i, row in enumerate(ROWS):
-            identity = {name: getattr(row, name) for name in ("artifact", "strategy", "optimizer")}
-            values = dict.fromkeys(measures, 3.0 + i + seed)
-            test = {"label": row.label, "test_acc_pct": 85.0 + 0.1 * i + seed}
-            rows.append({**identity, **values, **test})
-    figure = figures.accuracy_against_density(pd.DataFrame(rows))
+    figure = figures.accuracy_against_density(results())
     panels = zip(figure.axes, ("Table 1", "Table 2", "Table 2"), measures, strict=True)
+    assert len({ax.get_title() for ax in figure.axes}) == 3
     for ax, artifact, measure in panels:
-        chosen = [
-            (i, row) for i, row in enumerate(ROWS)
-            if row.artifact == artifact and "float32" not in row.label
-        ]  # fmt: skip
-        filled = [line for line in ax.lines if line.get_marker() == "o"][::2]
-        hollow = [line for line in ax.lines if line.get_marker() == "o"][1::2]
+        chosen = half_precision(artifact)
+        filled = [container.lines[0] for container in ax.containers]
+        hollow = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
         for (i, row), ours, theirs in zip(chosen, filled, hollow, strict=True):
             assert ours.get_xydata() == pytest.approx(np.array([[3.5 + i, 85.5 + 0.1 * i]]))
             known = reference.loc[(artifact, row.strategy, row.optimizer)]
             assert theirs.get_xydata() == pytest.approx(
                 np.array([[known[measure], known["test_acc_pct"]]])
             )
-            assert theirs.get_markerfacecolor() == "white" != ours.get_markerfacecolor()
+        deviation = np.std([0, 1], ddof=1)
+        for container in ax.containers:
+            horizontal, vertical = (bars.get_segments()[0] for bars in container.lines[2])
+            assert np.ptp(horizontal[:, 0]) == pytest.approx(2 * deviation)
+            assert np.ptp(vertical[:, 1]) == pytest.approx(2 * deviation)

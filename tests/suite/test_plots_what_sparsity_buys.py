@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from bregman.suite import plots
+from bregman.suite.experiments import Results
 from bregman.suite.experiments.what_sparsity_buys import METHODS
 from bregman.suite.plots import what_sparsity_buys as figures
 
@@ -44,18 +44,18 @@ def legend(figure):
 
 def test_densities_are_drawn_beside_their_targets_and_above_lambda():
     runs = [
-        ("a", "MLP", "LinBreg", 25.0),
-        ("b", "MLP", "LinBreg", 5.0),
-        ("c", "CNN", "AdaBreg", 5.0),
+        ("a", "MLP", "LinBreg", 0.25),
+        ("b", "MLP", "LinBreg", 0.05),
+        ("c", "CNN", "AdaBreg", 0.05),
     ]
-    summary = pd.DataFrame(runs, columns=["label", "artifact", "optimizer", "target_pct"])
-    summary["artifact"] = "Sparsity on target: " + summary["artifact"]
+    columns = ["label", "config_network", "config_optimizer", "config_target"]
+    summary = pd.DataFrame(runs, columns=columns)
     table = history({
         ("a", "n_total"): [0.01, 0.2, 0.25], ("a", "lam"): [0.1, 0.02, 0.01],
         ("b", "n_total"): [0.01, 0.06, 0.05], ("b", "lam"): [0.1, 0.05, 0.06],
         ("c", "n_total"): [0.01, 0.03, 0.05], ("c", "lam"): [0.1, 0.2, 0.3],
     })  # fmt: skip
-    figure = plots.sparsity_targets(summary, table)
+    figure = figures.sparsity_targets(Results(summary, table))
     above = figure.axes[:2]
     below = figure.axes[2:]
     assert [ax.get_title() for ax in above] == ["MLP, LinBreg", "CNN, AdaBreg"]
@@ -67,7 +67,7 @@ def test_densities_are_drawn_beside_their_targets_and_above_lambda():
         for label, curve, target, lam in zip(
             labels, curves, dotted, below[column].lines, strict=True
         ):
-            wanted = summary.set_index("label").loc[label, "target_pct"]
+            wanted = 100 * summary.set_index("label").loc[label, "config_target"]
             stored = table.query("run == @label").set_index("metric")["value"]
             np.testing.assert_allclose(curve.get_ydata(), 100 * stored["n_total"])
             np.testing.assert_allclose(lam.get_ydata(), stored["lam"])
@@ -85,14 +85,13 @@ def compared(networks=("MLP", "CNN"), seeds=2):
                 for target in (5.0, 1.0):
                     accuracy = 90 + target - k - n + 0.2 * seed
                     rows.append((network, method, target, target, accuracy, 2 * target + k))
-    columns = ["artifact", "strategy", "target_pct", "n_total_pct", "test_acc_pct", "flops_pct"]
-    table = pd.DataFrame(rows, columns=columns)
-    table["artifact"] = "Accuracy against density: " + table["artifact"]
-    return table
+    columns = ["config_network", "strategy", "config_target", "n_total_pct", "test_acc_pct",
+               "flops_pct"]  # fmt: skip
+    return Results(pd.DataFrame(rows, columns=columns), pd.DataFrame())
 
 
 def test_accuracy_is_drawn_against_density_and_cost():
-    figure = plots.accuracy_at_density(compared())
+    figure = figures.accuracy_at_density(compared())
     assert len(figure.axes) == 4
     assert set(legend(figure)) == {*METHODS, "dense"}
     for n in range(2):
@@ -111,7 +110,7 @@ def test_accuracy_is_drawn_against_density_and_cost():
 
 
 def test_one_seed_has_no_spread():
-    figure = plots.accuracy_at_density(compared(["MLP"], seeds=1))
+    figure = figures.accuracy_at_density(compared(["MLP"], seeds=1))
     for container in figure.axes[0].containers:
         assert not any(len(bar) and np.isfinite(bar).all()
                        for bar in container.lines[2][0].get_segments())  # fmt: skip
@@ -123,16 +122,16 @@ def frozen():
         for lam in (0.1, 0.2)
         for m in (0, 4, 9)
     ]
-    columns = ["label", "lam", "frozen_steps", "test_acc_pct", "n_total_pct", "flops_pct", "status"]
+    columns = ["label", "config_lam", "config_frozen_steps", "test_acc_pct", "n_total_pct",
+               "flops_pct", "status"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    table["frozen_steps"] = table["frozen_steps"].astype(float)
     table.loc[5, "status"] = "diverged"
     return table
 
 
 def test_the_map_shows_the_numbers_of_its_runs_and_no_diverged_ones():
     table = frozen()
-    figure = plots.frozen_steps_map(table)
+    figure = figures.frozen_steps_map(Results(table, pd.DataFrame()))
     kept = table[table["status"] == "finished"]
     for ax, column in zip(figure.axes, ("test_acc_pct", "n_total_pct", "flops_pct"), strict=True):
         assert ticks(ax.xaxis) == ["0", "4", "9"]
@@ -147,7 +146,7 @@ def test_turnover_is_drawn_in_percent_solid_what_enters_and_dashed_what_leaves()
     for i, label in enumerate(table["label"]):
         curves[label, "entered"] = [None, 0.1 + 0.01 * i, 0.02]
         curves[label, "left"] = [None, 0.05, 0.0]
-    figure = plots.support_turnover(table, history(curves))
+    figure = figures.support_turnover(Results(table, history(curves)))
     assert list(legend(figure)) == ["$m = 0$", "$m = 4$", "$m = 9$", "enters", "leaves"]
     for panel, ax in enumerate(figure.axes):
         entered, left = ax.lines[::2], ax.lines[1::2]
@@ -166,7 +165,7 @@ def test_bars_are_shares_of_the_dense_training():
     costs = pd.DataFrame(
         {"FLOPs [%]": [100, 6, 6, 100, 9.0], "time [%]": [100, 120, 20, 100, 30.0]}, index
     )
-    figure = plots.whole_runs(costs)
+    figure = figures.whole_runs(costs)
     for ax, network in zip(figure.axes, ("net", "other"), strict=True):
         assert ax.get_title() == network
         rows = costs.loc[network].reindex(["dense", "masked", "sparse"])

@@ -14,23 +14,15 @@ from bregman.flops import layer_densities
 from bregman.layers import weight_layers
 from bregman.multilevel import Multilevel
 from bregman.steering import SparsityTarget
+from bregman.suite.analysis.cost import product_densities
 from bregman.suite.data import load
-from bregman.suite.experiments import sparse_training
-from bregman.suite.experiments.sparse_training import (
-    NOISE,
-    attach,
-    every,
-    make_model,
-    make_optimizer,
-    make_task,
-    product_densities,
-    train,
-    training_flops,
-)
+from bregman.suite.experiments import recipe
+from bregman.suite.experiments.recipe import train
+from bregman.suite.experiments.sparse_training import NOISE, SparseTraining, every
 from bregman.suite.experiments.turnover import Turnover
 from bregman.suite.experiments.what_sparsity_buys import SparsityScale, config
 from bregman.suite.models import MLP
-from bregman.suite.training import Record, evaluate
+from bregman.suite.training import Record, accuracy, evaluate
 
 TINY = SparsityScale(epochs=2, mini=True, train_size=640, width=32, channels=4)
 BREGMAN = {"optimizer": "LinBreg", "lam": 0.05}
@@ -43,9 +35,9 @@ def generator(seed=0):
 def parts(network="MLP", steps=40, **settings):
     """A config, its model, optimizer, and what is attached."""
     made = config(TINY, 0, network, **settings)
-    model = make_model(made, generator())
-    optimizer = make_optimizer(made, model)
-    return made, model, optimizer, attach(made, model, optimizer, steps, generator())
+    model = made.make_model(generator())
+    optimizer = made.make_optimizer(model)
+    return made, model, optimizer, made.attach_to(model, optimizer, steps, generator())
 
 
 def steps_on(model, optimizer, n, shape=(1, 28, 28)):
@@ -68,7 +60,7 @@ def run(folder, network="MLP", on_epoch=lambda epoch: None, scale=TINY, **settin
 
 def test_classifiers_take_normalized_images_and_hold_some_out():
     data = load("mnist", mini=True)
-    task = make_task(config(TINY, 0, "MLP"), data, generator())
+    task = config(TINY, 0, "MLP").make_task(data, generator())
     assert len(task.train[0]) == 640
     assert len(task.val[0]) == 2000 // 12
     assert len(task.test[0]) == 500
@@ -81,7 +73,7 @@ def test_classifiers_take_normalized_images_and_hold_some_out():
 
 def test_the_autoencoder_gets_fresh_noise_to_train_and_the_same_to_be_tested():
     data = load("mnist", mini=True)
-    task, again = (make_task(config(TINY, 0, "autoencoder"), data, generator(i)) for i in range(2))
+    task, again = (config(TINY, 0, "autoencoder").make_task(data, generator(i)) for i in range(2))
     clean = data.test_images / 255
     assert torch.equal(task.test[1], clean)
     assert torch.equal(task.test[0], again.test[0])
@@ -96,7 +88,7 @@ def test_the_autoencoder_gets_fresh_noise_to_train_and_the_same_to_be_tested():
 
 def test_crops_of_cifar_are_black_at_the_rim():
     data = load("cifar10", mini=True)
-    task = make_task(config(TINY, 0, "ResNet-18"), data, generator())
+    task = config(TINY, 0, "ResNet-18").make_task(data, generator())
     black, white = (data.normalize(torch.full((3, 1, 1), v, dtype=torch.uint8)) for v in (0, 255))
     cropped = task.transform(white.expand(64, 3, 32, 32).clone(), generator())
     is_black = (cropped - black).abs() < 1e-5
@@ -117,7 +109,7 @@ def where_neurons_go(model):
 @pytest.mark.parametrize("neurons", [False, True])
 def test_a_model_starts_with_the_density_asked_for(network, neurons):
     made = config(TINY, 0, network, **BREGMAN, neurons=neurons, density=0.3)
-    model = make_model(made, generator())
+    model = made.make_model(generator())
     weights = [layer.weight for _, layer in weight_layers(model)]
     if neurons:
         sparse = where_neurons_go(model)
@@ -133,9 +125,9 @@ def test_a_model_starts_with_the_density_asked_for(network, neurons):
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"network must be MLP, .* or autoencoder, got 'VGG'"):
-        make_model(dataclasses.replace(config(TINY, 0, "MLP"), network="VGG"), generator())
+        dataclasses.replace(config(TINY, 0, "MLP"), network="VGG").make_model(generator())
     with pytest.raises(ValueError, match=r"optimizer must be SGD, .* got 'RMSprop'"):
-        make_optimizer(config(TINY, 0, "MLP", optimizer="RMSprop"), MLP())
+        config(TINY, 0, "MLP", optimizer="RMSprop").make_optimizer(MLP())
     with pytest.raises(ValueError, match=r"must be static, SET, RigL or pruning, got 'SNIP'"):
         parts(optimizer="SGD", baseline="SNIP", target=0.1)
     with pytest.raises(ValueError, match=r"target must be a density .* for RigL, got None"):
@@ -184,7 +176,7 @@ def test_neurons_come_and_go_as_a_whole(network):
 @pytest.mark.parametrize("method", ["static", "SET", "RigL"])
 def test_a_random_support_has_the_target_density_and_the_variance_of_a_dense_layer(method):
     _, model, _, attached = parts("wide MLP", optimizer="SGD", baseline=method, target=0.2)
-    dense = make_model(config(TINY, 0, "wide MLP", optimizer="SGD"), generator())
+    dense = config(TINY, 0, "wide MLP", optimizer="SGD").make_model(generator())
     masks = attached["baseline"].masks
     kept = sum(int(mask.sum()) for mask in masks.values())
     assert kept == round(0.2 * sum(mask.numel() for mask in masks.values()))
@@ -227,15 +219,26 @@ def test_lambda_is_steered_between_cycles_about_every_ten_steps(m, expected, mon
 
 def test_sparse_products_are_for_the_cpu_only():
     made = config(TINY, 0, "MLP", **BREGMAN, frozen_steps=2, path="csr")
-    model = make_model(made, generator()).to("meta")
-    optimizer = make_optimizer(made, model)
+    model = made.make_model(generator()).to("meta")
+    optimizer = made.make_optimizer(model)
     with pytest.raises(ValueError, match="path 'csr' needs a model on the cpu, got one on meta"):
         Multilevel(model, optimizer, 2, path="csr")
-    assert "multilevel" in attach(made, model, optimizer, 10, generator())
+    assert "multilevel" in made.attach_to(model, optimizer, 10, generator())
 
 
 def test_torch_optimizers_without_a_baseline_have_nothing_attached():
     assert parts(optimizer="SGD")[-1] == parts(optimizer="Adam")[-1] == {}
+
+
+def test_momentum_and_the_share_that_is_dropped_are_settings():
+    _, _, optimizer, attached = parts(
+        optimizer="SGD", baseline="RigL", target=0.1, momentum=0.9, drop_fraction=0.5
+    )
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
+    assert attached["baseline"].fraction == 0.5
+    _, _, optimizer, attached = parts(optimizer="SGD", baseline="RigL", target=0.1)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.0}
+    assert attached["baseline"].fraction == 0.3
 
 
 # what it costs
@@ -256,7 +259,7 @@ def test_training_flops_against_a_count_by_hand():
     history = densities((0.1, 0.1), (0.2, 0.2), (0.5, 0.1))
 
     def share(steps=10, **settings):
-        return training_flops(config(TINY, 0, "MLP", **settings), FLOPS, history, steps)
+        return config(TINY, 0, "MLP", **settings).training_flops(FLOPS, history, steps)
 
     def cost(full, frozen):
         """Of one epoch in units of a dense one: a full step is 2 s + 1, a frozen one 3 s."""
@@ -277,13 +280,12 @@ def test_training_flops_against_a_count_by_hand():
 
 @pytest.mark.parametrize("neurons", [False, True])
 def test_products_leave_out_what_a_dead_neuron_or_filter_gives(neurons):
-    made = config(TINY, 0, "CNN", **BREGMAN, neurons=neurons)
-    model = make_model(config(TINY, 0, "CNN", optimizer="SGD"), generator())
+    model = config(TINY, 0, "CNN", optimizer="SGD").make_model(generator())
     left = {"conv1": 0.5, "conv2": 0.25, "fc1": 0.125, "fc2": 1.0}
     for name, layer in weight_layers(model):
         layer.weight.data[int(left[name] * len(layer.weight)) :] = 0
     products = {"conv1": 0.5, "conv2": 0.5 * 0.25, "fc1": 0.25 * 0.125, "fc2": 0.125}
-    assert product_densities(made, model) == (products if neurons else left)
+    assert product_densities(model, neurons) == (products if neurons else left)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 10, 300])
@@ -301,7 +303,7 @@ def test_rigl_pays_for_the_steps_that_look_at_all_gradients(steps, monkeypatch):
     # per step of 2 * steps, at s = 0.3
     expected = (full * (2 * 0.3 + 1) + (2 * steps - full) * 3 * 0.3) / (3 * 2 * steps)
     history = densities((0.3, 0.3), (0.3, 0.3), (0.3, 0.3))
-    assert training_flops(made, FLOPS, history, steps) == pytest.approx(expected)
+    assert made.training_flops(FLOPS, history, steps) == pytest.approx(expected)
 
 
 def test_supports_change_every_hundred_steps_or_fifty_times():
@@ -312,12 +314,14 @@ def test_the_end_of_an_epoch_ends_a_cycle(tmp_path, monkeypatch):
     """What ``training_flops`` takes for granted, counted in a run."""
     full = []
 
+    attach_to = SparseTraining.attach_to
+
     def watched(config, model, optimizer, *rest):
-        attached = attach(config, model, optimizer, *rest)
+        attached = attach_to(config, model, optimizer, *rest)
         optimizer.register_step_pre_hook(lambda *_: full.append(not attached["multilevel"].frozen))
         return attached
 
-    monkeypatch.setattr(sparse_training, "attach", watched)
+    monkeypatch.setattr(SparseTraining, "attach_to", watched)
     run(tmp_path, **BREGMAN, frozen_steps=8)
     epoch = [i % 9 == 0 for i in range(20)]
     assert full == 2 * epoch
@@ -338,8 +342,8 @@ def test_a_run_reports_what_its_weights_are(tmp_path):
     assert outcome.result["n_total_pct"] == pytest.approx(100 * nonzero / total, abs=0.01)
     data = load("mnist", mini=True)
     test = (data.normalize(data.test_images), data.test_labels)
-    accuracy = evaluate(model, test, sparse_training.accuracy)[0]
-    assert outcome.result["test_acc_pct"] == pytest.approx(100 * accuracy, abs=0.5)
+    tested = evaluate(model, test, accuracy)[0]
+    assert outcome.result["test_acc_pct"] == pytest.approx(100 * tested, abs=0.5)
     last = {r.metric: r.value for r in outcome.training.history if r.epoch == 2}
     assert last["products_1"] == pytest.approx(
         int(state["1.weight"].count_nonzero()) / state["1.weight"].numel(), abs=1e-4
@@ -399,8 +403,8 @@ def test_an_interrupted_run_ends_with_the_same_numbers(settings, tmp_path, monke
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     whole = run(tmp_path / "whole", **settings)
-    fit = sparse_training.fit
-    monkeypatch.setattr(sparse_training, "fit", lambda *a, **k: fit(*a, **k, checkpoint_seconds=0))
+    fit = recipe.fit
+    monkeypatch.setattr(recipe, "fit", lambda *a, **k: fit(*a, **k, checkpoint_seconds=0))
     with pytest.raises(KilledError):
         run(tmp_path / "killed", on_epoch=kill, **settings)
     resumed = run(tmp_path / "killed", **settings)

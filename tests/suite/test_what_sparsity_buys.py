@@ -10,8 +10,11 @@ import torch
 from torch import nn
 
 from bregman.layers import weight_layers
+from bregman.suite.analysis.cost import cost_table
+from bregman.suite.analysis.inference import inference_table
+from bregman.suite.analysis.trained import trained_model
 from bregman.suite.experiments import what_sparsity_buys as experiment
-from bregman.suite.experiments.sparse_training import train
+from bregman.suite.experiments.recipe import train
 from bregman.suite.experiments.what_sparsity_buys import (
     DENSE,
     DENSITY,
@@ -26,9 +29,6 @@ from bregman.suite.experiments.what_sparsity_buys import (
     TARGET,
     WHOLE_RUNS,
     config,
-    cost_table,
-    inference_table,
-    trained_mlp,
 )
 from bregman.suite.models import MLP
 
@@ -136,12 +136,10 @@ def summary():
         ("other", DENSE, 100.0, None, 0.9, 100.0, 30.0, 4),
         ("other", MASKED, 8.0, None, 0.8, 7.0, 60.0, 4),
     ]
-    columns = ["artifact", "strategy", "n_total_pct", "test_acc_pct", "ssim", "flops_pct",
+    columns = ["config_network", "strategy", "n_total_pct", "test_acc_pct", "ssim", "flops_pct",
                "seconds", "epochs"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns)
-    table["artifact"] = f"{WHOLE_RUNS}: " + table["artifact"]
-    elsewhere = table.iloc[:1].assign(artifact=f"{DENSITY}: net", seconds=1.0)
-    return pd.concat([elsewhere, table], ignore_index=True)
+    return table
 
 
 def test_costs_are_relative_to_the_dense_training_of_the_same_network():
@@ -161,7 +159,7 @@ def test_a_kept_network_is_the_one_that_was_trained(tmp_path):
     scale = experiment.SparsityScale(epochs=1, mini=True, train_size=320, width=24)
     made = config(scale, 0, "wide MLP", lam=0.05, frozen_steps=4, keep=True)
     outcome = train(made, "cpu", tmp_path / "run.ckpt", lambda epoch: None)
-    model = trained_mlp({name: t.numpy() for name, t in outcome.arrays.items()})
+    model = trained_model({name: t.numpy() for name, t in outcome.arrays.items()})
     shapes = [tuple(layer.weight.shape) for _, layer in weight_layers(model)]
     assert shapes == [(24, 784), (24, 24), (10, 24)]
     for name, value in model.state_dict().items():

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,6 @@ from torch.optim import Optimizer
 
 from bregman.layers import weight_layers
 from bregman.optim import BregmanOptimizer
-
-Distribution = Literal["erk", "uniform"]
 
 
 class Masked:
@@ -72,9 +70,9 @@ class Masked:
             if isinstance(value, Tensor) and value.shape == weight.shape:
                 value.mul_(mask)
 
-    def draw(self, density: float, distribution: Distribution, generator: torch.Generator) -> None:
+    def draw(self, density: float, generator: torch.Generator) -> None:
         """Give each layer a random mask with as many free weights as ``layer_budgets`` says."""
-        budgets = layer_budgets([w.shape for w in self.masks], density, distribution)
+        budgets = layer_budgets([w.shape for w in self.masks], density)
         for w, budget in zip(self.masks, budgets, strict=True):
             order = torch.randperm(w.numel(), generator=generator, device=generator.device)
             self.set_mask(w, (order < budget).view(w.shape).to(w.device))
@@ -147,18 +145,16 @@ def largest(sizes: Sequence[Tensor], kept: int) -> list[Tensor]:
     return [part.view(size.shape) for part, size in zip(parts, sizes, strict=True)]
 
 
-def layer_budgets(
-    shapes: Sequence[torch.Size], density: float, distribution: Distribution = "erk"
-) -> list[int]:
-    """Share out a number of weights among layers.
+def layer_budgets(shapes: Sequence[torch.Size], density: float) -> list[int]:
+    """Share out a number of weights among layers, as the Erdos-Renyi-Kernel rule does.
+
+    It (Evci et al. 2020) makes the density of a layer proportional to the sum of the weight's
+    dimensions over their product, so that small layers are denser; layers that would get more
+    weights than they have are dense.
 
     Args:
         shapes: of the layers' weights.
         density: the share of all weights that are not zero, in (0, 1].
-        distribution: "uniform" gives each layer the same density. "erk" (Erdos-Renyi-Kernel, Evci
-            et al. 2020) makes the density proportional to the sum of the weight's dimensions over
-            their product, so that small layers are denser; layers that would get more weights than
-            they have are dense.
 
     Returns:
         The number of non-zero weights per layer; together round(density * all weights).
@@ -168,16 +164,9 @@ def layer_budgets(
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must be in (0, 1], got {density}")
-    if distribution not in get_args(Distribution):
-        raise ValueError(
-            f"distribution must be one of {get_args(Distribution)}, got {distribution!r}"
-        )
     sizes = [math.prod(shape) for shape in shapes]
     total = round(density * sum(sizes))
-    if distribution == "uniform":
-        exact = [density * size for size in sizes]
-    else:
-        exact = _erdos_renyi_kernel([sum(shape) for shape in shapes], sizes, density * sum(sizes))
+    exact = _erdos_renyi_kernel([sum(shape) for shape in shapes], sizes, density * sum(sizes))
     budgets = [math.floor(share) for share in exact]
     # what rounding down left over goes to those that lost most
     by_loss = sorted(range(len(sizes)), key=lambda i: budgets[i] - exact[i])

@@ -1,14 +1,11 @@
 """Magnitude pruning: in a few steps with retraining, or gradually on a cubic schedule."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bregman.suite.baselines.masks import (
-    Distribution,
     Masked,
     ScheduledMasks,
     largest,
@@ -82,8 +79,8 @@ class MagnitudePruning(Masked):
 class GradualPruning(ScheduledMasks):
     """Gradual magnitude pruning (Zhu and Gupta 2017): dense at first, then fewer and fewer weights.
 
-    From step t_0 to step t_1 the smallest weights go every ``every`` steps, and what went stays
-    zero. After a change at step t the share of zeros is
+    From step t_0, a quarter of all, to t_1, three quarters, the smallest of all weights go every
+    ``every`` steps, and what went stays zero. After a change at step t the share of zeros is
 
         s_t = s (1 - (1 - (t - t_0) / (t_1 - t_0))^3),    s = 1 - density.
 
@@ -93,14 +90,12 @@ class GradualPruning(ScheduledMasks):
         density: the share of non-zero weights in the end, in (0, 1].
         steps: optimizer steps of the whole training.
         every: steps between two changes.
-        begin: t_0 as a share of ``steps``.
-        end: t_1 as a share of ``steps``, 0 <= begin < end <= 1.
-        distribution: how much each layer keeps, as in ``layer_budgets``; "global" compares the
-            weights of all layers with each other instead.
 
     Raises:
         ValueError: an argument is out of range.
     """
+
+    BEGIN, END = 0.25, 0.75
 
     def __init__(
         self,
@@ -110,30 +105,17 @@ class GradualPruning(ScheduledMasks):
         steps: int,
         *,
         every: int = 100,
-        begin: float = 0.25,
-        end: float = 0.75,
-        distribution: Distribution | Literal["global"] = "global",
     ) -> None:
-        if not 0 <= begin < end <= 1:
-            raise ValueError(f"0 <= begin < end <= 1 must hold, got begin {begin} and end {end}")
         super().__init__(model, optimizer, steps, every)
-        self.begin, self.end = round(begin * steps), round(end * steps)
-        weights = list(self.masks)
-        self.layers: list[tuple[list[Tensor], int]]
-        if distribution == "global":
-            all_as_one = torch.Size([sum(w.numel() for w in weights)])
-            self.layers = [(weights, layer_budgets([all_as_one], density)[0])]
-        else:
-            budgets = layer_budgets([w.shape for w in weights], density, distribution)
-            self.layers = [([w], budget) for w, budget in zip(weights, budgets, strict=True)]
+        self.begin, self.end = round(self.BEGIN * steps), round(self.END * steps)
+        all_as_one = torch.Size([sum(w.numel() for w in self.masks)])
+        (self.budget,) = layer_budgets([all_as_one], density)
 
     def _change_masks(self) -> None:
         since, span = self.steps - self.begin, self.end - self.begin
         if not 0 < since <= span or (since % self.every and since < span):
             return
-        for weights, budget in self.layers:
-            size = sum(w.numel() for w in weights)
-            kept = round(budget + (size - budget) * (1 - since / span) ** 3)
-            masks = largest([w.abs() for w in weights], kept)
-            for w, mask in zip(weights, masks, strict=True):
-                self.set_mask(w, mask)
+        size = sum(w.numel() for w in self.masks)
+        kept = round(self.budget + (size - self.budget) * (1 - since / span) ** 3)
+        for w, mask in zip(self.masks, largest([w.abs() for w in self.masks], kept), strict=True):
+            self.set_mask(w, mask)

@@ -14,8 +14,14 @@ from bregman.suite.experiments import (
     mnist_comparison,
     what_sparsity_buys,
 )
-from bregman.suite.experiments.experiment import SCALES, Experiment, Row, RunsFailedError, Scale
-from bregman.suite.experiments.tables import Results, beside_paper, paper_reference
+from bregman.suite.experiments.experiment import (
+    SCALE_NAMES,
+    Experiment,
+    Row,
+    RunsFailedError,
+    Scale,
+)
+from bregman.suite.experiments.tables import WIDTHS, Results, beside_paper, paper_reference
 from bregman.suite.paths import results_dir
 
 EXPERIMENTS = {
@@ -33,7 +39,8 @@ EXPERIMENTS = {
 
 __all__ = [
     "EXPERIMENTS",
-    "SCALES",
+    "SCALE_NAMES",
+    "WIDTHS",
     "Experiment",
     "Results",
     "Row",
@@ -71,8 +78,8 @@ def stored_summaries(scale: str) -> pd.DataFrame:
         ValueError: an unknown scale.
         DataError: a table is damaged.
     """
-    if scale not in SCALES:
-        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALES)}")
+    if scale not in SCALE_NAMES:
+        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALE_NAMES)}")
     tables = [_stored_summary(name, scale) for name in EXPERIMENTS]
     tables = [table for table in tables if not table.empty]
     if not tables:

@@ -10,13 +10,14 @@ import pandas as pd
 
 from bregman.suite.data import ensure
 from bregman.suite.experiments.missing import missing_table
+from bregman.suite.experiments.recipe import train
 from bregman.suite.experiments.tables import MEASURED, Results
 from bregman.suite.paths import replacing, results_dir
 from bregman.suite.runs import Run, RunStore, RunStoreError, Train
 from bregman.suite.workers import check_device, cpu_count, make_missing
 
 # "narrow" is between the last two, for what takes days at the paper's scale
-SCALES = ("smoke", "quick", "narrow", "paper")
+SCALE_NAMES = ("smoke", "quick", "narrow", "paper")
 # at the others only the command makes runs: they take hours
 MADE_IN_NOTEBOOKS = ("smoke", "quick")
 # torch takes no larger seeds
@@ -66,7 +67,7 @@ class Row:
     optimizer: str
     settings: dict[str, Any]
     variant: str = ""
-    scales: tuple[str, ...] = SCALES
+    scales: tuple[str, ...] = SCALE_NAMES
     seeds: int | None = None
 
 
@@ -92,7 +93,7 @@ class Experiment:
     scales: dict[str, Scale]
     rows: tuple[Row, ...]
     config: Callable[..., Any]
-    train: Train
+    train: Train = train
     revision: int | str = 1
 
     def scale_table(self) -> pd.DataFrame:
@@ -191,12 +192,7 @@ class Experiment:
         if not 0 <= seed <= LARGEST_SEED - (seeds or meaning.seeds):
             raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
         store = RunStore(results_dir() / scale / "runs")
-        planned = [
-            (row, seed + i, self.config(meaning, seed + i, **row.settings))
-            for i in range(max(seeds or 0, meaning.seeds))
-            for row in self.rows_at(scale)
-            if row.seeds is None or i < row.seeds
-        ]
+        planned = self._planned(scale, seed, seeds)
         failures: list[str] = []
         make = scale in MADE_IN_NOTEBOOKS if make is None else make
         if make:
@@ -244,11 +240,13 @@ class Experiment:
     def _tables(self, store: RunStore, scale: str, planned: list[tuple[Row, int, Any]]) -> Results:
         found = {config: store.get(config) for _, _, config in planned}
         runs = {config: run for config, run in found.items() if run is not None}
-        made = [(row, seed, runs[config]) for row, seed, config in planned if config in runs]
+        made = [(*plan, runs[plan[-1]]) for plan in planned if plan[-1] in runs]
         columns = ["run", "seed", "epoch", "split", "metric", "value"]
         results = Results(
             summary=self._summary_table(made),
-            history=pd.concat([_history(*plan) for plan in made], ignore_index=True)
+            history=pd.concat(
+                [_history(row, seed, run) for row, seed, _, run in made], ignore_index=True
+            )
             if made
             else pd.DataFrame(columns=columns),
             missing=missing_table(
@@ -267,7 +265,7 @@ class Experiment:
                 ) from error
         return results
 
-    def _summary_table(self, made: list[tuple[Row, int, Run]]) -> pd.DataFrame:
+    def _summary_table(self, made: list[tuple[Row, int, Any, Run]]) -> pd.DataFrame:
         rows = [self._summary(*plan) for plan in made]
         found = {f"{row['revision']}" for row in rows}
         if len(found) > 1:
@@ -278,9 +276,33 @@ class Experiment:
             )
         named = ["artifact", "dataset", "model", "strategy", "optimizer", *MEASURED, *_ABOUT_RUN]
         table = pd.DataFrame(rows, columns=None if rows else named)
+        settings = [name for name in table if name == "variant" or str(name).startswith("config_")]
+        table = table[[*table.columns.difference(settings, sort=False), *settings]]
         return table.astype(dict.fromkeys(MEASURED, float))
 
-    def _summary(self, row: Row, seed: int, run: Run) -> dict[str, Any]:
+    def missing(self, scale: str, seed: int = 0) -> int:
+        """How many of the runs at a scale are not in the store.
+
+        Raises:
+            ValueError: an unknown scale.
+        """
+        store = RunStore(results_dir() / scale / "runs")
+        configs = {config for *_, config in self._planned(scale, seed)}
+        return sum(store.get(config) is None for config in configs)
+
+    def _planned(
+        self, scale: str, seed: int, seeds: int | None = None
+    ) -> list[tuple[Row, int, Any]]:
+        """The runs at a scale: each row with each of its seeds and the config."""
+        meaning = self.scale(scale)
+        return [
+            (row, seed + i, self.config(meaning, seed + i, **row.settings))
+            for i in range(max(seeds or 0, meaning.seeds))
+            for row in self.rows_at(scale)
+            if row.seeds is None or i < row.seeds
+        ]
+
+    def _summary(self, row: Row, seed: int, config: Any, run: Run) -> dict[str, Any]:
         prefix = f"{row.variant}." if row.variant else ""
         result = {
             name.removeprefix(prefix): value
@@ -303,6 +325,8 @@ class Experiment:
             "device": run.environment["device"],
             "revision": run.revision,
             **result,
+            "variant": row.variant,
+            **{f"config_{name}": value for name, value in asdict(config).items()},
         }
 
 

@@ -2,36 +2,24 @@
 
 import math
 import statistics
-import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bregman.flops import (
-    forward_flops,
-    layer_densities,
-    step_share,
-    training_share,
-)
-from bregman.initialization import sparse_init_
+from bregman.flops import layer_densities, step_share, training_share
 from bregman.layers import param_groups, weight_layers
 from bregman.regularizers import L1, GroupL12, Regularizer
-from bregman.sparsity import sparsity_summary
 from bregman.suite.analysis.cost import recorded_shares
 from bregman.suite.baselines import MagnitudePruning
-from bregman.suite.checkpoints import Checkpoint
-from bregman.suite.data import load, train_val_split
+from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
-from bregman.suite.experiments.optimizers import make_optimizer as named_optimizer
+from bregman.suite.experiments.measures import accuracies, sparsity, thresholded
+from bregman.suite.experiments.recipe import Parts, Results, settings_of
 from bregman.suite.models import ConvNet
-from bregman.suite.runs import Outcome
-from bregman.suite.training import Samples, Training, accuracy, evaluate, fit, weight_measures
-from bregman.thresholding import Unit, largest_threshold, threshold_
+from bregman.suite.training import Training, weight_measures
 
 SCALES = {
     "smoke": Scale(epochs=3, mini=True),
@@ -86,237 +74,110 @@ ROWS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ConvNetRun:
-    """All that decides the outcome of one run of the convolutional network.
+@dataclass(frozen=True, kw_only=True)
+class ConvNetRun(Classification):
+    """A run of the convolutional network; ``lam`` is of the linear layers here."""
 
-    Attributes:
-        dataset: a name that ``bregman.suite.data.load`` knows, of images of 28 x 28 pixels.
-        mini: train on the small subset in the package.
-        train_size: use that many training images only, all if None.
-        optimizer: "SGD", "Adam", "ProxGD", "LinBreg" or "AdaBreg".
-        lr: the learning rate tau.
-        lam: the weight of the l1 norm of the weights; with SGD its subgradient joins the gradient.
-        lam_conv: that of the convolutions' weights or groups.
-        groups: what is regularized, pruned or initialized as one on the conv layers: each kernel
-            (Table 2), or each weight (Table 1).
-        momentum: beta.
-        prune_to: the share of weights, or of linear weights and of kernels, that iterative
-            magnitude pruning leaves; None for no pruning.
-        max_drop: threshold after training at this loss of validation accuracy; None for not at all.
-        density: r of the sparse initialization.
-        gain: its factor on the standard deviation of the weights.
-        epochs: passes over the training set.
-        batch_size: samples per step.
-        patience: the learning rate is halved after that many epochs without a better validation
-            accuracy.
-        autocast: the dtype of the forward passes, "bfloat16"; None for float32.
-        channels_last: the memory format of the weights and feature maps.
-        keep_kernels: keep the kernels of the first layer at every epoch, and a test image.
-        seed: of the split, the initialization and the order of the samples.
-    """
+    lam_conv: float  # the weight of the convolutions' regularizer
+    groups: bool  # what is regularized, pruned or drawn as one there: each kernel, or each weight
+    prune_to: float | None  # the share that iterative magnitude pruning leaves; None for none
+    max_drop: float | None  # threshold after training at this loss of validation accuracy
+    autocast: str | None  # the dtype of the forward passes, "bfloat16"; None for float32
+    channels_last: bool  # the memory format of the weights and feature maps
+    keep_kernels: bool  # keep the kernels of the first layer at every epoch, and a test image
 
-    dataset: str
-    mini: bool
-    train_size: int | None
-    optimizer: str
-    lr: float
-    lam: float
-    lam_conv: float
-    groups: bool
-    momentum: float
-    prune_to: float | None
-    max_drop: float | None
-    density: float
-    gain: float
-    epochs: int
-    batch_size: int
-    patience: int
-    autocast: str | None
-    channels_last: bool
-    keep_kernels: bool
-    seed: int
+    @property
+    def unit(self) -> Literal["entry", "kernel"]:
+        return "kernel" if self.groups else "entry"
+
+    def make_network(self) -> nn.Module:
+        return ConvNet()
+
+    def make_model(self, generator: torch.Generator, device: str = "cpu") -> nn.Module:
+        model = super().make_model(generator, device)
+        return model if self.channels_last else model.to(memory_format=torch.contiguous_format)
+
+    def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        conv: Regularizer | None = None
+        if self.lam_conv:
+            conv = GroupL12(self.lam_conv, dim=(2, 3)) if self.groups else L1(self.lam_conv)
+        return param_groups(model, L1(self.lam) if self.lam else None, conv)
+
+    def attach(self, parts: Parts) -> dict[str, Any]:
+        if self.prune_to is None:
+            return {}
+        pruning = MagnitudePruning(
+            parts.model, parts.optimizer, parts.scheduler, self.prune_to, self.epochs, self.groups
+        )
+        return {"pruning": pruning}
+
+    def after_epoch(self, parts: Parts, epoch: int) -> None:
+        if "pruning" in parts.attached:
+            parts.attached["pruning"](epoch)
+
+    def measure(self, parts: Parts) -> dict[str, float]:
+        """The usual measures, and per layer the density and the number of active kernels."""
+        return {
+            **weight_measures(parts.model),
+            **{f"density_{name}": share for name, share in layer_densities(parts.model).items()},
+            **{
+                f"kernels_{name}": int(layer.weight.flatten(2).abs().amax(2).count_nonzero())
+                for name, layer in weight_layers(parts.model)
+                if layer.weight.dim() > 2
+            },
+        }
+
+    def snapshot(self, epoch: int, parts: Parts) -> Mapping[str, Tensor]:
+        return {f"kernels_{epoch:03d}": parts.model.conv1.weight} if self.keep_kernels else {}
+
+    def results(self, parts: Parts, training: Training) -> Results:
+        model, task = parts.model, parts.task
+        result = {**sparsity(model), **accuracies(model, task, self.dtype)}
+        result["flops_pct"] = 100 * self._training_flops(parts, training)
+        if self.max_drop is None:
+            return result
+        before = {f"before_{name}": result[name] for name in ("n_total_pct", "test_acc_pct")}
+        same = {f"thresh.{k}": v for k, v in ({"flops_pct": result["flops_pct"]} | before).items()}
+        return result | thresholded(model, task, self.max_drop, self.unit, self.dtype) | same
+
+    def arrays(self, parts: Parts) -> dict[str, Tensor]:
+        shirt = parts.data.test_images[parts.data.test_labels == 0][0]
+        return {"image": shirt} if self.keep_kernels else {}
+
+    def _training_flops(self, parts: Parts, training: Training) -> float:
+        """Relative to dense SGD, from the densities recorded over the epochs."""
+        if self.prune_to is None and self.optimizer in ("SGD", "Adam"):
+            return 1.0
+        shares = recorded_shares(parts.flops, training.history, "density_")
+        if self.prune_to is None:
+            return training_share(shares)
+        # fixed while an epoch lasts, and recorded at its end
+        return statistics.mean(step_share(share, math.inf) for share in shares[1:])
 
 
-def config(
-    scale: Scale,
-    seed: int,
-    *,
-    optimizer: str,
-    lr: float,
-    lam: float = 0.0,
-    lam_conv: float | None = None,
-    groups: bool = False,
-    momentum: float = 0.0,
-    prune_to: float | None = None,
-    max_drop: float | None = None,
-    gain: float = 1.0,
-    patience: int = 10,
-    autocast: str | None = "bfloat16",
-    keep_kernels: bool = False,
-) -> ConvNetRun:
+SETUP: dict[str, Any] = {
+    "dataset": "fashion_mnist", "lam": 0.0, "groups": False, "momentum": 0.0, "prune_to": None,
+    "max_drop": None, "gain": 1.0, "patience": 10, "autocast": "bfloat16", "keep_kernels": False,
+    "channels_last": True, "batch_size": 128,
+}  # fmt: skip
+
+
+def config(scale: Scale, seed: int, **settings: Any) -> ConvNetRun:
     """The set-up of section 4.4: the Bregman optimizers start at 1 %, the others dense.
 
-    A gain of 1 is the factor 10 = 1 / sqrt(r) of the authors' public notebook. On a subset of the
-    data, where runs are a hundredth as long, weights come and go sooner: lambda is a tenth for the
-    Bregman optimizers, and ten times as large for the penalized losses.
+    A gain of 1 is the factor 10 = 1 / sqrt(r) of the authors' public notebook. Without ``lam_conv``
+    it is ``lam``. On a subset of the data, where runs are a hundredth as long, weights come and go
+    sooner: lambda is a tenth for the Bregman optimizers, and ten times as large for the penalized
+    losses.
     """
-    bregman = optimizer in ("LinBreg", "AdaBreg")
+    made = {**SETUP, **settings_of(scale), **settings}
+    bregman = made["optimizer"] in ("LinBreg", "AdaBreg")
     factor = 1.0
     if scale.mini or scale.train_size is not None:
         factor = 0.1 if bregman else 10.0
-    return ConvNetRun(
-        dataset="fashion_mnist",
-        mini=scale.mini,
-        train_size=scale.train_size,
-        optimizer=optimizer,
-        lr=lr,
-        lam=factor * lam,
-        lam_conv=factor * (lam if lam_conv is None else lam_conv),
-        groups=groups,
-        momentum=momentum,
-        prune_to=prune_to,
-        max_drop=max_drop,
-        density=0.01 if bregman else 1.0,
-        gain=gain,
-        epochs=scale.epochs,
-        batch_size=128,
-        patience=patience,
-        autocast=autocast,
-        channels_last=True,
-        keep_kernels=keep_kernels,
-        seed=seed,
-    )
-
-
-def make_model(config: ConvNetRun, device: str, generator: torch.Generator) -> ConvNet:
-    """The network with its initial weights."""
-    model = ConvNet()
-    with warnings.catch_warnings():
-        # of the first layer's 64 kernels 0.64 are drawn on average; positive biases keep it alive
-        warnings.filterwarnings("ignore", "sparse_init_: layer 'conv1'")
-        sparse_init_(
-            model,
-            config.density,
-            gain=config.gain,
-            group="kernel" if config.groups else "entry",
-            generator=generator,
-        )
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)
-    return model.to(device)
-
-
-def make_optimizer(config: ConvNetRun, model: nn.Module) -> Optimizer:
-    """The optimizer that a config names, with its regularizer on the weights."""
-    linear = L1(config.lam) if config.lam else None
-    conv: Regularizer | None = None
-    if config.lam_conv:
-        conv = GroupL12(config.lam_conv, dim=(2, 3)) if config.groups else L1(config.lam_conv)
-    groups = param_groups(model, linear, conv)
-    return named_optimizer(config.optimizer, groups, config.lr, config.momentum)
-
-
-def measure(model: nn.Module) -> dict[str, float]:
-    """The usual measures, and per layer the density and the number of active kernels."""
-    return {
-        **weight_measures(model),
-        **{f"density_{name}": density for name, density in layer_densities(model).items()},
-        **{
-            f"kernels_{name}": int(layer.weight.flatten(2).abs().amax(2).count_nonzero())
-            for name, layer in weight_layers(model)
-            if layer.weight.dim() > 2
-        },
-    }
-
-
-def train(
-    config: ConvNetRun, device: str, checkpoint: Checkpoint, on_epoch: Callable[[int], None]
-) -> Outcome:
-    """Make one run: one generator gives the split, the weights and the order, in that order."""
-    generator = torch.Generator().manual_seed(config.seed)
-    data = load(config.dataset, mini=config.mini).to(device)
-    # 55,000 / 5,000 of the whole set
-    n_images = len(data.train_images)
-    chosen, held_out = train_val_split(n_images, n_images // 12, generator)
-    chosen = chosen[: config.train_size]
-    images = data.normalize(data.train_images)
-    parts = {
-        "train": (images[chosen], data.train_labels[chosen]),
-        "val": (images[held_out], data.train_labels[held_out]),
-        "test": (data.normalize(data.test_images), data.test_labels),
-    }
-    model = make_model(config, device, generator)
-    optimizer = make_optimizer(config, model)
-    scheduler = ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=config.patience)
-    options: dict[str, Any] = {}
-    if config.prune_to is not None:
-        pruning = MagnitudePruning(
-            model, optimizer, scheduler, config.prune_to, config.epochs, config.groups
-        )
-        options |= {"stateful": {"pruning": pruning}, "intervene": pruning}
-    if config.keep_kernels:
-        options["snapshot"] = lambda epoch, model: {f"kernels_{epoch:03d}": model.conv1.weight}
-    autocast = getattr(torch, config.autocast) if config.autocast else None
-    training = fit(
-        model,
-        optimizer,
-        parts["train"],
-        parts["val"],
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        generator=generator,
-        scheduler=scheduler,
-        autocast=autocast,
-        measure=measure,
-        checkpoint=checkpoint,
-        on_epoch=on_epoch,
-        **options,
-    )
-    result = _measures(model, parts, autocast)
-    result["flops_pct"] = 100 * _training_flops(config, model, training, images[:1])
-    if config.max_drop is not None:
-        conv: Unit = "kernel" if config.groups else "entry"
-        threshold = largest_threshold(
-            model,
-            lambda model: evaluate(model, parts["val"], accuracy, autocast=autocast)[0],
-            config.max_drop,
-            conv=conv,
-        )
-        threshold_(model, threshold, conv=conv)
-        after = {**_measures(model, parts, autocast), "flops_pct": result["flops_pct"]}
-        before = {f"before_{name}": result[name] for name in ("n_total_pct", "test_acc_pct")}
-        result |= {f"thresh.{name}": value for name, value in (after | before).items()}
-        result["thresh.threshold"] = threshold
-    shirt = data.test_images[data.test_labels == 0][0]
-    return Outcome(training, result, {"image": shirt} if config.keep_kernels else {})
-
-
-def _measures(
-    model: nn.Module, parts: dict[str, Samples], autocast: torch.dtype | None
-) -> dict[str, float | None]:
-    weights = sparsity_summary(model)
-    return {
-        **{f"{name}_pct": 100 * weights[name] for name in ("n_total", "n_linear", "n_conv")},
-        **{
-            f"{name}_acc_pct": 100 * evaluate(model, samples, accuracy, autocast=autocast)[0]
-            for name, samples in parts.items()
-        },
-        "l1_norm": weights["l1_norm"],
-    }
-
-
-def _training_flops(
-    config: ConvNetRun, model: nn.Module, training: Training, images: Tensor
-) -> float:
-    """The training FLOPs relative to dense SGD, from the densities recorded over the epochs."""
-    if config.prune_to is None and config.optimizer in ("SGD", "Adam"):
-        return 1.0
-    shares = recorded_shares(forward_flops(model, images), training.history, "density_")
-    if config.prune_to is None:
-        return training_share(shares)
-    # fixed while an epoch lasts, and recorded at its end
-    return statistics.mean(step_share(share, math.inf) for share in shares[1:])
+    made["lam_conv"] = factor * made.get("lam_conv", made["lam"])
+    made["lam"] *= factor
+    return ConvNetRun(**made, density=0.01 if bregman else 1.0, seed=seed)
 
 
 EXPERIMENT = Experiment(
@@ -326,5 +187,4 @@ EXPERIMENT = Experiment(
     scales=SCALES,
     rows=ROWS,
     config=config,
-    train=train,
 )

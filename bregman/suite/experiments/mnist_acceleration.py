@@ -1,6 +1,5 @@
 """Figure 3: LinBreg, LinBreg with momentum and AdaBreg against SGD on MNIST, section 4.3."""
 
-from bregman.suite.experiments.classification import train
 from bregman.suite.experiments.experiment import Experiment, Row
 from bregman.suite.experiments.mnist_comparison import FIGURE_2, SCALES, config
 
@@ -24,5 +23,4 @@ EXPERIMENT = Experiment(
         Row("AdaBreg (λ=0.5)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.5}),
     ),
     config=config,
-    train=train,
 )

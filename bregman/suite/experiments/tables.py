@@ -4,18 +4,21 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 from importlib import resources
+from typing import Any
 
 import pandas as pd
 
 from bregman.suite.data import DataError
 
 _REFERENCE = resources.files("bregman.suite.experiments") / "paper_reference.csv"
-_REFERENCE_SUM = "177bd1a87645e14ad010ef86e8eedb81002d6116fb0554254f344649c8da37fc"
+_REFERENCE_SUM = "80ee1b0689af3099cd7a1c2727e881efef8fde1b2983513c5abd3f040db87ef5"
 _AGAIN = "restore it from the repository, or install the package again"
 
 # the columns of the paper's numbers
 MEASURED = ("n_total_pct", "n_linear_pct", "n_conv_pct", "val_acc_pct", "test_acc_pct",
             "train_acc_pct", "ssim", "l1_norm")  # fmt: skip
+# and of the layers of Figure 4, read off the plot, which shows the network of Figure 5's LinBreg
+WIDTHS = [f"active_neurons_{i}" for i in range(1, 8)]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,36 @@ class Results:
     summary: pd.DataFrame
     history: pd.DataFrame
     missing: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def runs(self) -> pd.DataFrame:
+        """One row per label, in the order of the experiment: what its seeds share."""
+        return self.summary.drop_duplicates("label").set_index("label", drop=False)
+
+    @property
+    def label(self) -> str:
+        """Of the only row.
+
+        Raises:
+            ValueError: there are none, or several.
+        """
+        labels = self.summary["label"].unique()
+        if len(labels) != 1:
+            raise ValueError(f"one row was wanted, got {', '.join(labels) or 'none'}")
+        return str(labels[0])
+
+    def where(self, **columns: Any) -> "Results":
+        """The runs with these values.
+
+        Args:
+            columns: of the summary; from their names to a value, None for none, or to a list.
+        """
+        summary = self.summary
+        for name, allowed in columns.items():
+            allowed = allowed if isinstance(allowed, list) else [allowed]
+            column = summary[name]
+            summary = summary[column.isin(allowed) | (column.isna() & (None in allowed))]
+        return Results(summary, self.history[self.history["run"].isin(summary["label"])])
 
     def curves(self, split: str, metric: str) -> pd.DataFrame:
         """One curve per run over the epochs, averaged over the seeds.
@@ -72,9 +105,11 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
         run, that label and our number are missing.
     """
     row = ["artifact", "strategy", "optimizer"]
-    ours = summary.melt([*row, "label"], MEASURED, "measure", "value")
+    measures = [*MEASURED, *WIDTHS]
+    ours = summary.reindex(columns=[*row, "label", *measures])
+    ours = ours.melt([*row, "label"], measures, "measure", "value")
     ours = ours.groupby([*row, "label", "measure"], sort=False)["value"].agg(["mean", "std"])
-    paper = paper_reference().melt(row, MEASURED, "measure", "paper", ignore_index=False)
+    paper = paper_reference().melt(row, measures, "measure", "paper", ignore_index=False)
     paper = paper.dropna().sort_index(kind="stable")
     table = ours.reset_index().merge(paper, "right", on=[*row, "measure"])
     table["difference"] = table["mean"] - table["paper"]

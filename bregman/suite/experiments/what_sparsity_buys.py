@@ -9,21 +9,11 @@ the paper. Four questions, each an artifact of its own:
     WHOLE_RUNS  what becomes of that in seconds?
 """
 
-import io
-import statistics
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor, nn
-
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
-from bregman.suite.experiments.sparse_training import WEIGHTS, SparseTraining, train
-from bregman.suite.models import MLP
+from bregman.suite.experiments.sparse_training import SparseTraining
 
 TARGET = "Sparsity on target"
 DENSITY = "Accuracy against density"
@@ -88,52 +78,38 @@ SCALES: dict[str, Scale] = {
 }
 
 
-def config(
-    scale: SparsityScale,
-    seed: int,
-    network: str,
-    *,
-    optimizer: str = "LinBreg",
-    lr: float | None = None,
-    lam: float = 0.1,
-    neurons: bool = False,
-    density: float | None = None,
-    gain: float | None = None,
-    target: float | None = None,
-    baseline: str | None = None,
-    frozen_steps: int = 0,
-    catch_up: bool = True,
-    path: str = "masked",
-    turnover: bool = False,
-    keep: bool = False,
-    epochs: int | None = None,
-) -> SparseTraining:
-    """Without a learning rate it is the network's for SGD and LinBreg, 1e-3 for the others.
+SETUP: dict[str, Any] = {
+    "optimizer": "LinBreg", "lam": 0.1, "neurons": False, "target": None, "baseline": None,
+    "frozen_steps": 0, "catch_up": True, "path": "masked", "turnover": False, "keep": False,
+}  # fmt: skip
 
-    There is no momentum. The Bregman optimizers start sparse, the others dense.
+
+def config(scale: SparsityScale, seed: int, network: str, **settings: Any) -> SparseTraining:
+    """What settings leave open is the network's.
+
+    Adam and AdaBreg have a learning rate of 1e-3. The Bregman optimizers start sparse, the others
+    dense and without a regularizer.
     """
     shared = NETWORKS[network]
-    bregman = optimizer in ("LinBreg", "AdaBreg")
+    adaptive = settings.get("optimizer") in ("Adam", "AdaBreg")
+    of_network = {
+        "lr": 1e-3 if adaptive else shared.lr,
+        "density": shared.density,
+        "gain": shared.gain,
+        "epochs": shared.epochs,
+    }
+    made = {**SETUP, **of_network, **settings}
+    if made["optimizer"] not in ("LinBreg", "AdaBreg"):
+        made |= {"lam": 0.0, "density": 1.0, "gain": settings.get("gain", 1.0)}
+    made["frozen_steps"] = min(made["frozen_steps"], scale.frozen_steps)
+    made["epochs"] = min(made["epochs"], scale.epochs)
     return SparseTraining(
+        **made,
         network=network,
         width=scale.channels if network == "ResNet-18" else scale.width,
         dataset=shared.dataset,
         mini=scale.mini,
         train_size=scale.train_size and int(shared.part * scale.train_size),
-        optimizer=optimizer,
-        lr=lr or (1e-3 if optimizer in ("Adam", "AdaBreg") else shared.lr),
-        lam=lam if bregman else 0.0,
-        neurons=neurons,
-        density=(density or shared.density) if bregman else 1.0,
-        gain=gain or (shared.gain if bregman else 1.0),
-        target=target,
-        baseline=baseline,
-        frozen_steps=min(frozen_steps, scale.frozen_steps),
-        catch_up=catch_up,
-        path=path,
-        turnover=turnover,
-        keep=keep,
-        epochs=min(scale.epochs, epochs or shared.epochs),
         batch_size=32 if scale.mini else 128,
         autocast=shared.autocast,
         seed=seed,
@@ -155,44 +131,55 @@ DENSE, SHORT, MASKED = "dense", "dense, fewer epochs", "masked zeros"
 SPARSE_PRODUCTS, SMALLER_LAYERS = "sparse products", "smaller layers"
 
 
-def _target_row(network: str, optimizer: str, percent: int, scales: tuple[str, ...]) -> Row:
-    settings = {"network": network, "optimizer": optimizer, "target": percent / 100}
-    label = f"{network}, {optimizer} to {percent} %"
-    return Row(
-        label, f"{TARGET}: {network}", "Bregman", optimizer, settings, scales=scales, seeds=1
-    )
-
-
-def _dense_row(network: str, scales: tuple[str, ...], seeds: int | None) -> Row:
-    settings = {"network": network, "optimizer": "SGD"}
-    artifact = f"{DENSITY}: {network}"
-    return Row(f"{network}, {DENSE}", artifact, DENSE, "SGD", settings, scales=scales, seeds=seeds)
-
-
-def _density_row(
-    network: str, method: str, percent: int, scales: tuple[str, ...], seeds: int | None
+def _row(
+    part: str,
+    label: str,
+    strategy: str,
+    scales: tuple[str, ...],
+    seeds: int | None,
+    **settings: Any,
 ) -> Row:
-    settings = {"network": network, **METHODS[method], "target": percent / 100}
-    label = f"{network}, {method} at {percent} %"
-    artifact = f"{DENSITY}: {network}"
-    optimizer = settings["optimizer"]
-    return Row(label, artifact, method, optimizer, settings, scales=scales, seeds=seeds)
-
-
-def _frozen_row(m: int, lam: float, scales: tuple[str, ...]) -> Row:
-    settings = {"network": "MLP", "lam": lam, "frozen_steps": m, "turnover": True}
-    label = f"m = {m}, λ = {lam}"
-    return Row(label, f"{FROZEN}: MLP", "Bregman", "LinBreg", settings, scales=scales, seeds=1)
+    artifact, optimizer = f"{part}: {settings['network']}", settings["optimizer"]
+    return Row(label, artifact, strategy, optimizer, settings, scales=scales, seeds=seeds)
 
 
 def _whole_run(
     network: str, method: str, optimizer: str, scales: tuple[str, ...], **settings: Any
 ) -> Row:
-    settings = {"network": network, "optimizer": optimizer, **settings}
-    artifact, label = f"{WHOLE_RUNS}: {network}", f"{method} ({network})"
     # masked zeros are there for their time
-    seeds = 1 if method == MASKED else None
-    return Row(label, artifact, method, optimizer, settings, scales=scales, seeds=seeds)
+    return _row(
+        WHOLE_RUNS,
+        f"{method} ({network})",
+        method,
+        scales,
+        1 if method == MASKED else None,
+        network=network,
+        optimizer=optimizer,
+        **settings,
+    )
+
+
+def _densities(
+    network: str, scales: dict[int, tuple[str, ...]], dense: tuple[str, ...], seeds: int | None
+) -> tuple[Row, ...]:
+    """A dense run, and one of each method at each density in percent."""
+    return (
+        _row(DENSITY, f"{network}, {DENSE}", DENSE, dense, seeds, network=network, optimizer="SGD"),
+        *(
+            _row(
+                DENSITY,
+                f"{network}, {method} at {percent} %",
+                method,
+                chosen,
+                seeds,
+                network=network,
+                **settings,
+                target=percent / 100,
+            )
+            for method, settings in METHODS.items()
+            for percent, chosen in scales.items()
+        ),
+    )
 
 
 # The learning rates of the wide MLP are about the largest without divergence. In trials dense
@@ -219,7 +206,8 @@ EXPERIMENT = Experiment(
     scales=SCALES,
     rows=(
         *(
-            _target_row(network, optimizer, percent, scales)
+            _row(TARGET, f"{network}, {optimizer} to {percent} %", "Bregman", scales, 1,
+                 network=network, optimizer=optimizer, target=percent / 100)
             for network, optimizer, scales_by_percent in (
                 ("MLP", "LinBreg", (ALL, LARGE, ALL, ALL)),
                 ("MLP", "AdaBreg", (LARGE, PAPER, LARGE, PAPER)),
@@ -228,16 +216,11 @@ EXPERIMENT = Experiment(
             )
             for percent, scales in zip((25, 10, 5, 1), scales_by_percent, strict=True)
         ),
-        _dense_row("MLP", ALL, seeds=None),
+        *_densities("MLP", {10: LARGE, 5: ALL, 2: PAPER, 1: ALL}, ALL, None),
+        *_densities("CNN", {5: PAPER, 1: PAPER}, PAPER, 1),
         *(
-            _density_row("MLP", method, percent, scales, seeds=None)
-            for method in METHODS
-            for percent, scales in ((10, LARGE), (5, ALL), (2, PAPER), (1, ALL))
-        ),
-        _dense_row("CNN", PAPER, seeds=1),
-        *(_density_row("CNN", method, p, PAPER, seeds=1) for method in METHODS for p in (5, 1)),
-        *(
-            _frozen_row(m, lam, scales if lam in (0.05, 0.2) else PAPER)
+            _row(FROZEN, f"m = {m}, λ = {lam}", "Bregman", scales if lam in (0.05, 0.2) else PAPER,
+                 1, network="MLP", optimizer="LinBreg", lam=lam, frozen_steps=m, turnover=True)
             for lam in (0.02, 0.05, 0.1, 0.2)
             for m, scales in ((0, ALL), (4, ALL), (9, PAPER), (19, LARGE), (49, PAPER), (99, PAPER))
         ),
@@ -259,84 +242,4 @@ EXPERIMENT = Experiment(
         _whole_run("CNN", SMALLER_LAYERS, "AdaBreg", PAPER, **CNN_FILTERS, path="gathered"),
     ),
     config=config,
-    train=train,
 )  # fmt: skip
-
-
-def cost_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """What whole trainings cost, and what came of them.
-
-    Args:
-        summary: of the experiment.
-
-    Returns:
-        Per network and method the means over the seeds: the density that was reached, the quality
-        (accuracy on the test set in percent, or SSIM) with its standard deviation, seconds, and
-        relative to the dense training of the same network the theoretical FLOPs of all epochs, the
-        time, and how many times as fast it was.
-    """
-    runs = summary[summary["artifact"].str.startswith(WHOLE_RUNS)]
-    by_method = pd.DataFrame(
-        {
-            "network": runs["artifact"].str.removeprefix(f"{WHOLE_RUNS}: "),
-            "method": runs["strategy"],
-            "density [%]": runs["n_total_pct"],
-            "accuracy or SSIM": runs["test_acc_pct"].fillna(runs["ssim"]),
-            "FLOPs": runs["flops_pct"] * runs["epochs"],
-            "seconds": runs["seconds"],
-        }
-    ).groupby(["network", "method"], sort=False)
-    table = by_method.mean()
-    # after the quality
-    table.insert(2, "±", by_method["accuracy or SSIM"].std())
-    dense = table.xs(DENSE, level="method")
-    for whole, share in (("FLOPs", "FLOPs [%]"), ("seconds", "time [%]")):
-        table[share] = 100 * table[whole].div(dense[whole], level="network")
-    table["times as fast"] = 100 / table["time [%]"]
-    return table.drop(columns="FLOPs")
-
-
-def trained_mlp(arrays: Mapping[str, np.ndarray]) -> MLP:
-    """The fully connected network whose weights a run kept.
-
-    Args:
-        arrays: of a run with ``keep``.
-    """
-    state = {
-        name.removeprefix(WEIGHTS): torch.from_numpy(array).float()
-        for name, array in arrays.items()
-    }
-    matrices = [value for value in state.values() if value.dim() == 2]
-    model = MLP([matrices[0].shape[1], *map(len, matrices)])
-    model.load_state_dict(state)
-    return model
-
-
-def inference_table(models: Mapping[str, nn.Module], images: Tensor) -> pd.DataFrame:
-    """What it takes to store networks, and to use them.
-
-    Args:
-        models: by name, in eval mode.
-        images: as the models take them, at least 128.
-
-    Returns:
-        Per model the size of its file in kilobytes, and the median time in milliseconds for one
-        image and for 128 at once.
-    """
-    rows = {}
-    for name, model in models.items():
-        file = io.BytesIO()
-        torch.save(model.state_dict(), file)
-        times = {f"{n} at once [ms]": 1e3 * _seconds(model, images[:n]) for n in (1, 128)}
-        rows[name] = {"file [kB]": file.tell() / 1000, **times}
-    return pd.DataFrame(rows).T
-
-
-@torch.inference_mode()
-def _seconds(model: nn.Module, images: Tensor) -> float:
-    times: list[float] = []
-    while sum(times) < 0.2:
-        start = time.perf_counter()
-        model(images)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)

@@ -1,8 +1,5 @@
 """The denoising autoencoder of section 4.6."""
 
-import math
-from collections.abc import Sequence
-
 from torch import nn
 
 from bregman.suite.models.mlp import MLP
@@ -14,15 +11,11 @@ class Autoencoder(MLP):
     Nothing in it is narrow: where it becomes narrow is for training to find. The output passes a
     ReLU too, since no pixel is darker than black.
 
-    Args:
-        shape: of an image, C x H x W.
-        hidden: the number of hidden layers.
-
     Shape:
-        Input and output: (batch, C, H, W).
+        Input and output: (batch, 1, 28, 28).
     """
 
-    def __init__(self, shape: Sequence[int] = (1, 28, 28), hidden: int = 5) -> None:
-        super().__init__([math.prod(shape)] * (hidden + 2))
+    def __init__(self) -> None:
+        super().__init__([784] * 7)
         self.append(nn.ReLU())
-        self.append(nn.Unflatten(1, tuple(shape)))
+        self.append(nn.Unflatten(1, (1, 28, 28)))

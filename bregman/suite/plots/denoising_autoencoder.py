@@ -1,4 +1,4 @@
-"""Figures 4 and 5, and more of the autoencoder that finds its own architecture."""
+"""Figures 4 and 5, and more of the autoencoder of notebook 09 that finds its own architecture."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,107 +7,102 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MultipleLocator
-from PIL import Image
+from matplotlib.patches import Rectangle
 
-from bregman.suite.paths import figures_dir, replacing
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, OCHRE, PINK, RED, STYLE
+from bregman.suite.experiments import WIDTHS, Results, paper_reference
+from bregman.suite.plots.grammar import (
+    Look,
+    color,
+    curve,
+    image,
+    legend,
+    panels,
+    save_animation,
+    styled,
+    whole_epochs,
+)
+from bregman.suite.plots.style import BLACK, GRAY, PALETTE
 
 Arrays = Mapping[str, np.ndarray]
 
-WIDTH = 784
+LAYERS = range(1, 8)
 # from the first epoch to the last
 SHADES = ("#F2F6FB", "#A9CDE5", "#4F97C9", "#33548A")
-PAPER = "bone_r"
-PALETTE = {
-    "AdaBreg": BLUE,
-    "LinBreg": PINK,
-    "Adam": RED,
-    "Adam (gain 0.5)": OCHRE,
-    "SGD": BLACK,
-}
 
 
-def hourglass(history: pd.DataFrame, run: str, seed: int = 0) -> Figure:
+@styled
+def hourglass(results: Results, seed: int = 0) -> Figure:
     """Figure 4: the active neurons of each layer at 0, 10, 20 and 100 % of the epochs.
 
     Args:
-        history: of the experiment ``denoising_autoencoder``.
-        run: the row.
+        results: of one row.
         seed: which of its runs.
 
     Returns:
-        Bars of that height about zero, the darker the later. Layer 1 are the inputs.
+        Bars about zero whose height is that number, the darker the later; gray boxes beside them
+        are the scale. Layer 1 are the inputs. The paper's widths, as far as they were read off its
+        figure, are drawn as brackets.
     """
-    neurons = _neurons(history, run, seed)
+    neurons = _neurons(results, seed)
     last = neurons.index[-1]
     epochs = list(dict.fromkeys(round(share * last) for share in (0, 0.1, 0.2, 1)))
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 3.3))
-        looks = list(zip(epochs, SHADES[-len(epochs) :], (0.5, 0.6, 0.7, 0.8), strict=False))
-        for epoch, color, width in reversed(looks):
-            _bars(ax, neurons.loc[epoch], color=color, width=width, label=f"Epoch {epoch}")
-        _layers_axis(ax)
-        ax.legend(loc="upper center")
+    fig, ax = plt.subplots(figsize=(7.2, 3.5))
+    looks = list(zip(epochs, SHADES[-len(epochs) :], (0.5, 0.6, 0.7, 0.8), strict=False))
+    for epoch, shade, width in reversed(looks):
+        _bars(ax, neurons.loc[epoch], color=shade, width=width, label=f"Epoch {epoch}")
+    for i, width in zip(LAYERS, _papers_widths(), strict=True):
+        for side in (-1, 1):
+            name = "The paper's" if (i, side) == (1, 1) else None
+            ax.plot([i - 0.45, i + 0.45], [side * width / 2] * 2, color=BLACK, lw=1, label=name)
+    _scale(ax)
+    ax.legend(loc="upper center", ncols=2)
     return fig
 
 
-def hourglass_frame(
-    history: pd.DataFrame, arrays: Arrays, run: str, epoch: int, seed: int = 0
-) -> Figure:
+@styled
+def hourglass_frame(results: Results, arrays: Arrays, epoch: int, seed: int = 0) -> Figure:
     """The network after one epoch, and below it what it makes of some noisy test digits.
 
     Args:
-        history: of the experiment.
+        results: of one row.
         arrays: of the run, which kept the digits.
-        run: the row.
         epoch: 0 is before training.
         seed: which of the row's runs.
 
     Returns:
         The bars of Figure 4 at that epoch, with the final ones behind them as shadows.
     """
-    with plt.style.context(STYLE):
-        fig = plt.figure(figsize=(7.2, 4.2))
-        _draw_frame(fig, history, arrays, run, epoch, seed)
+    neurons = _neurons(results, seed)
+    now = results.history.query("seed == @seed and epoch == @epoch and metric == 'ssim'")
+    digits = arrays[f"digits_after_epoch_{epoch}"]
+    fig = plt.figure(figsize=(7.2, 4.2))
+    ax, above, below = fig.subplots(3, 1, height_ratios=(5, 1, 1))
+    _bars(ax, neurons.iloc[-1], color="#D5DCE6", width=0.8)
+    _bars(ax, neurons.loc[epoch], color=SHADES[-1], width=0.8)
+    for i, n in enumerate(neurons.loc[epoch], start=1):
+        ax.text(i, n / 2 + 12, f"{n:.0f}", ha="center", va="bottom", fontsize=7)
+    _scale(ax)
+    ax.set(ylim=(-440, 470), title=f"Epoch {epoch}, SSIM {now['value'].item():.2f}")
+    image(above, _side_by_side(arrays["noisy"]), arrays["noisy"].min(), arrays["noisy"].max())
+    image(below, _side_by_side(digits), 0, 255)
     return fig
 
 
-def save_hourglass_animation(
-    history: pd.DataFrame, arrays: Arrays, run: str, scale: str, seed: int = 0
-) -> Path:
+def save_hourglass_animation(results: Results, arrays: Arrays, scale: str, seed: int = 0) -> Path:
     """Write ``hourglass_frame`` over all epochs to ``figures/<scale>/``.
 
     Returns:
         The path of the GIF.
     """
-    path = figures_dir() / scale / "notebook09_hourglass.gif"
-    epochs = list(_neurons(history, run, seed).index)
-    images = []
-    with plt.style.context([STYLE, {"figure.dpi": 90}]):
-        fig = plt.figure(figsize=(7.2, 4.2))
-        canvas = FigureCanvasAgg(fig)
-        for epoch in epochs:
-            fig.clear()
-            _draw_frame(fig, history, arrays, run, epoch, seed)
-            canvas.draw()
-            images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-    plt.close(fig)
-    # few colours, the same for all: a small file, and still areas stay still
-    palette = images[-1].quantize(48)
-    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    pauses = [1000, *[100] * (len(images) - 2), 3000]
-    with replacing(path) as temporary:
-        images[0].save(
-            temporary, "GIF", save_all=True, append_images=images[1:], duration=pauses, loop=0
-        )
-    return path
+    epochs = list(_neurons(results, seed).index)
+    frames = (hourglass_frame(results, arrays, epoch, seed) for epoch in epochs)
+    pauses = [1000, *[100] * (len(epochs) - 2), 3000]
+    return save_animation(frames, "notebook09_hourglass", scale, pauses)
 
 
+@styled
 def denoised_digits(arrays: Arrays) -> Figure:
     """Figure 5: noisy test digits, what the network makes of them, and the clean ones.
 
@@ -118,110 +113,108 @@ def denoised_digits(arrays: Arrays) -> Figure:
         Three rows. The noisy digits on a scale of grey from their smallest to their largest value,
         as in the paper, the others from 0 to 1.
     """
-    with plt.style.context(STYLE):
-        n = len(arrays["noisy"])
-        fig, axes = plt.subplots(3, n, figsize=(0.9 * n, 2.8))
-        for row, name in zip(axes, ("noisy", "denoised", "clean"), strict=True):
-            for ax, digit in zip(row, arrays[name], strict=True):
-                low, high = (digit.min(), digit.max()) if name == "noisy" else (0, 1)
-                _image(ax, digit, low, high)
-            row[0].set(ylabel=name.capitalize())
+    n = len(arrays["noisy"])
+    fig, axes = plt.subplots(3, n, figsize=(0.9 * n, 2.8))
+    for row, name in zip(axes, ("noisy", "denoised", "clean"), strict=True):
+        for ax, digit in zip(row, arrays[name], strict=True):
+            image(ax, digit, *((digit.min(), digit.max()) if name == "noisy" else (0, 1)))
+        row[0].set(ylabel=name.capitalize())
     return fig
 
 
-def hourglass_over_seeds(summary: pd.DataFrame, run: str) -> Figure:
-    """The final width of each layer, one line per seed.
-
-    Args:
-        summary: of the experiment.
-        run: the row.
-    """
-    final = summary[summary["label"] == run].set_index("seed").filter(like="active_neurons_")
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(5.4, 3.0))
-        for seed, widths in final.iterrows():
-            ax.plot(range(1, 8), widths, "o-", ms=3, alpha=0.8, label=f"Seed {seed}")
-        ax.axhline(0.2 * WIDTH, color=GRAY, ls="--")
-        ax.text(1, 0.2 * WIDTH, f"20 % of {WIDTH}", color="#666666", fontsize=7, va="bottom")
-        ax.set(ylabel="Active Neurons", ylim=(0, None))
-        ax.set_xticks(range(1, 8), [f"Layer {i}" for i in range(1, 8)])
-        ax.legend()
+@styled
+def hourglass_over_seeds(results: Results) -> Figure:
+    """The final width of each layer, one line per seed of a row; dashed the paper's."""
+    fig, ax = plt.subplots(figsize=(5.4, 3.0))
+    for _, run in results.summary.iterrows():
+        ax.plot(LAYERS, run[WIDTHS], "o-", ms=3, alpha=0.8, label=f"Seed {run['seed']}")
+    ax.plot(LAYERS, _papers_widths(), "s--", ms=3, color=GRAY, label="The paper's")
+    ax.set(ylabel="Active Neurons", ylim=(0, None))
+    ax.set_xticks(LAYERS, [f"Layer {i}" for i in LAYERS])
+    ax.legend()
     return fig
 
 
-def bottleneck_width(summary: pd.DataFrame) -> Figure:
+@styled
+def bottleneck_width(results: Results) -> Figure:
     """How lambda sets the width of the narrowest layer, and the quality that goes with it.
 
     Args:
-        summary: of the experiment; the runs of AdaBreg that have as many epochs as those over
+        results: of the experiment; the runs of AdaBreg that have as many epochs as those over
             lambda are drawn.
     """
-    sweep = summary[summary["artifact"] == "width against lam"]
-    adabreg = summary["label"].str.startswith("AdaBreg") & summary["epochs"].isin(sweep["epochs"])
-    runs = summary[adabreg].drop_duplicates("lam").sort_values("lam")
-    widths = runs.filter(regex=r"active_neurons_[2-6]")
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
-        left.plot(runs["lam"], widths.mean(axis=1), "o-", color=GRAY, label="Mean of the five")
-        left.plot(runs["lam"], widths.min(axis=1), "o-", color=BLUE, label="Narrowest")
-        left.set(ylabel="Active Neurons per Hidden Layer", ylim=(0, None))
-        left.legend()
-        right.plot(runs["lam"], runs["ssim"], "o-", color=BLUE)
-        right.set(ylabel="SSIM (Test)")
-        for ax in (left, right):
-            ax.set(xscale="log", xlabel=r"$\lambda$")
-            ax.set_xticks(runs["lam"], [f"{lam:g}" for lam in runs["lam"]])
-            ax.minorticks_off()
+    sweep = results.where(artifact="width against lam").summary["epochs"]
+    runs = results.where(config_optimizer="AdaBreg", epochs=list(sweep)).summary
+    runs = runs.drop_duplicates("lam").sort_values("lam")
+    widths = runs[WIDTHS[1:6]]
+    fig, axes = panels(1, 2, 2.8)
+    left, right = axes[0]
+    look = {"marker": "o", "color": PALETTE["AdaBreg"]}
+    left.plot(runs["lam"], widths.mean(axis=1), "o-", color=GRAY, label="Mean of the five")
+    left.plot(runs["lam"], widths.min(axis=1), label="Narrowest", **look)
+    left.set(ylabel="Active Neurons per Hidden Layer", ylim=(0, None))
+    left.legend()
+    right.plot(runs["lam"], runs["ssim"], **look)
+    right.set(ylabel="SSIM (Test)")
+    for ax in axes[0]:
+        ax.set(xscale="log", xlabel=r"$\lambda$")
+        ax.set_xticks(runs["lam"], [f"{lam:g}" for lam in runs["lam"]])
+        ax.minorticks_off()
     return fig
 
 
-def denoising_training(history: pd.DataFrame) -> Figure:
+@styled
+def training(results: Results) -> Figure:
     """Validation SSIM and non-zero weights over the epochs, sparse and dense.
 
     Args:
-        history: of the experiment.
+        results: the runs to draw.
 
     Returns:
         Two panels; means over the seeds, shaded by one standard deviation.
     """
-    chosen = history[history["run"].isin(PALETTE) & (history["split"] == "weights")]
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.8))
-        panels = (("ssim", 1, "SSIM (Validation)"), ("n_total", 100, "Non-Zero Weights [%]"))
-        for ax, (metric, factor, label) in zip(axes, panels, strict=True):
-            curves = chosen[chosen["metric"] == metric]
-            curves = curves.assign(value=factor * curves["value"])
-            sns.lineplot(
-                curves, x="epoch", y="value", hue="run", palette=PALETTE, errorbar="sd", ax=ax
-            )
-            ax.set(xlabel="Epoch", ylabel=label)
-        axes[0].legend(loc="lower right")
-        axes[1].get_legend().remove()
+    fig, axes = panels(1, 2, 3.0)
+    looks = _looks(results)
+    for ax, metric, factor, name in (
+        (axes[0, 0], "ssim", 1, "SSIM (Validation)"),
+        (axes[0, 1], "n_total", 100, "Non-Zero Weights [%]"),
+    ):
+        for label, look in looks.items():
+            curve(ax, results, label, "weights", metric, factor=factor, band=True, **look)
+        ax.set(ylabel=name)
+    whole_epochs(*axes[0])
+    legend(fig, looks)
     return fig
 
 
-def quality_over_noise(arrays: Mapping[str, Arrays], noise: float) -> Figure:
+@styled
+def quality_over_noise(results: Results, arrays: Mapping[str, Arrays]) -> Figure:
     """SSIM and PSNR of the test images over the noise level, trained at one of them.
 
     Args:
+        results: the runs to draw.
         arrays: of a run of each row, by its label.
-        noise: the level at which all were trained, marked by a line.
+
+    Returns:
+        Two panels; dotted the noisy images themselves, the line marks the noise of the training.
     """
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.8))
-        for column, (ax, label) in enumerate(zip(axes, ("SSIM", "PSNR [dB]"), strict=True)):
-            for run, kept in arrays.items():
-                levels, quality = kept["noise_levels"], kept["denoised_quality"][:, column]
-                ax.plot(levels, quality, "o-", ms=3, color=PALETTE[run], label=run)
-            untouched = kept["noisy_quality"][:, column]
-            seen = np.isfinite(untouched)
-            ax.plot(levels[seen], untouched[seen], ":", color=GRAY, label="Noisy image")
-            ax.axvline(noise, color="white", lw=3, zorder=0)
-            ax.set(xlabel="Noise Level (Pixel Values from 0 to 1)", ylabel=label)
-        axes[0].legend()
+    fig, axes = panels(1, 2, 3.1)
+    looks = {name: {**look, "marker": "o", "ms": 3} for name, look in _looks(results).items()}
+    noise: Look = {"color": GRAY, "ls": ":"}
+    for column, (ax, name) in enumerate(zip(axes[0], ("SSIM", "PSNR [dB]"), strict=True)):
+        for label, look in looks.items():
+            kept = arrays[label]
+            ax.plot(kept["noise_levels"], kept["denoised_quality"][:, column], **look)
+        untouched = kept["noisy_quality"][:, column]
+        seen = np.isfinite(untouched)
+        ax.plot(kept["noise_levels"][seen], untouched[seen], **noise)
+        ax.axvline(results.summary["noise"].iloc[0], color="#CCCCCC", lw=3, zorder=0)
+        ax.set(xlabel="Noise Level (Pixel Values from 0 to 1)", ylabel=name)
+    legend(fig, looks | {"noisy image": noise})
     return fig
 
 
+@styled
 def bottleneck_features(into: np.ndarray, out_of: np.ndarray, most: int = 12) -> Figure:
     """What the neurons of the narrowest layer look for, and what they draw.
 
@@ -235,68 +228,53 @@ def bottleneck_features(into: np.ndarray, out_of: np.ndarray, most: int = 12) ->
     """
     strength = np.linalg.norm(out_of, axis=(1, 2)) * np.linalg.norm(into, axis=(1, 2))
     order = np.argsort(-strength)[:most]
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(2, len(order), figsize=(0.65 * len(order), 1.6), squeeze=False)
-        for row, images, label in zip(axes, (into, out_of), ("Into", "Out of"), strict=True):
-            for ax, image in zip(row, images[order], strict=True):
-                size = max(np.abs(image).max(), 1e-12)
-                _image(ax, image, -size, size, cmap="RdBu_r")
-            row[0].set(ylabel=label)
+    fig, axes = plt.subplots(2, len(order), figsize=(0.65 * len(order), 1.6), squeeze=False)
+    for row, images, label in zip(axes, (into, out_of), ("Into", "Out of"), strict=True):
+        for ax, pixels in zip(row, images[order], strict=True):
+            size = max(np.abs(pixels).max(), 1e-12)
+            image(ax, pixels, -size, size, cmap="RdBu_r")
+        row[0].set(ylabel=label)
     return fig
 
 
-def _neurons(history: pd.DataFrame, run: str, seed: int) -> pd.DataFrame:
+def _looks(results: Results) -> dict[str, Look]:
+    """The colour of the algorithm; dashed with another gain than the first of its runs."""
+    gains: dict[str, float] = {}
+    looks = {}
+    for label, run in results.runs.iterrows():
+        first = gains.setdefault(run["config_optimizer"], run["config_gain"])
+        style = "-" if run["config_gain"] == first else "--"
+        looks[str(label)] = {"color": color(run), "ls": style}
+    return looks
+
+
+def _neurons(results: Results, seed: int) -> pd.DataFrame:
     """The active neurons: a row per epoch, a column per layer."""
-    chosen = history[
-        (history["run"] == run)
-        & (history["seed"] == seed)
-        & history["metric"].str.startswith("active_neurons_")
-    ]
+    chosen = results.history.query("run == @results.label and seed == @seed and metric in @WIDTHS")
     return chosen.pivot_table(index="epoch", columns="metric", values="value")
 
 
-def _bars(ax: Axes, neurons: pd.Series, **look: Any) -> None:
-    ax.bar(range(1, len(neurons) + 1), neurons, bottom=-neurons / 2, **look)
+def _papers_widths() -> "pd.Series[float]":
+    return paper_reference()[WIDTHS].dropna().iloc[0]
 
 
-def _layers_axis(ax: Axes) -> None:
-    ax.set(ylabel="Number of Neurons", ylim=(-420, 420))
-    ax.set_xticks(range(1, 8), [f"Layer {i}" for i in range(1, 8)])
-    ax.yaxis.set_major_locator(MultipleLocator(100))
-    # a bar of n neurons ends at n / 2
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{2 * abs(y):.0f}"))
+def _bars(ax: Axes, neurons: "pd.Series[float]", **look: Any) -> None:
+    ax.bar(LAYERS, neurons, bottom=-neurons / 2, **look)
 
 
-def _draw_frame(
-    fig: Figure, history: pd.DataFrame, arrays: Arrays, run: str, epoch: int, seed: int
-) -> None:
-    neurons = _neurons(history, run, seed)
-    widths = neurons.loc[epoch]
-    ssim = history.query("run == @run and seed == @seed and epoch == @epoch and metric == 'ssim'")[
-        "value"
-    ].item()
-    digits = arrays[f"digits_after_epoch_{epoch}"]
-    ax, above, below = fig.subplots(3, 1, height_ratios=(5, 1, 1))
-    _bars(ax, neurons.iloc[-1], color="#D5DCE6", width=0.8)
-    _bars(ax, widths, color=SHADES[-1], width=0.8)
-    for i, n in enumerate(widths, start=1):
-        ax.text(i, n / 2 + 12, f"{n:.0f}", ha="center", va="bottom", fontsize=7)
-    _layers_axis(ax)
-    ax.set(ylim=(-440, 470), title=f"Epoch {epoch}, SSIM {ssim:.2f}")
-    _image(above, _side_by_side(arrays["noisy"]), arrays["noisy"].min(), arrays["noisy"].max())
-    _image(below, _side_by_side(digits), 0, 255)
+def _scale(ax: Axes) -> None:
+    """Nested boxes whose full height is the number beside their upper edge, as in the paper."""
+    for i, n in enumerate((800, 600, 400, 200)):
+        left = -0.35 + 0.12 * i
+        shade = str(0.95 - 0.08 * i)
+        ax.add_patch(Rectangle((left, -n / 2), 0.35 - left, n, color=shade, zorder=1))
+        ax.text(0.33, n / 2 - 4, str(n), ha="right", va="top", fontsize=7)
+    ax.set(ylabel="Number of Neurons", ylim=(-420, 420), xlim=(-0.4, 7.6), yticks=[])
+    ax.set_xticks(LAYERS, [f"Layer {i}" for i in LAYERS])
+    ax.grid(False)
 
 
 def _side_by_side(digits: np.ndarray) -> np.ndarray:
     """One image of N x 1 x 28 x 28 digits, with gaps that are not drawn."""
     framed = np.pad(digits[:, 0].astype(float), ((0, 0), (0, 0), (2, 2)), constant_values=np.nan)
     return np.concatenate(list(framed), axis=1)
-
-
-def _image(ax: Axes, image: np.ndarray, low: float, high: float, cmap: str = PAPER) -> None:
-    ax.imshow(np.squeeze(image), cmap=cmap, vmin=low, vmax=high)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    ax.set_facecolor("white")
-    for spine in ax.spines.values():
-        spine.set(color="#777777", linewidth=0.6 if image.shape[-1] == 28 else 0)

@@ -1,8 +1,4 @@
-"""Figures of notebook 07: the network on Fashion-MNIST grows its kernels, Figure 1 and Tables 1, 2.
-
-Black stands for the dense network, vermilion and orange for pruning and Lasso, blue, green and pink
-for the Bregman optimizers.
-"""
+"""Figures of notebook 07: the network on Fashion-MNIST grows its kernels, Figure 1, Tables 1, 2."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,33 +6,29 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-from PIL import Image
 
-from bregman.suite.experiments import paper_reference
-from bregman.suite.paths import figures_dir, replacing
-from bregman.suite.plots.style import BLACK, BLUE, GREEN, OCHRE, PINK, PURPLE, RED, STYLE
+from bregman.suite.experiments import Results, paper_reference
+from bregman.suite.plots.grammar import (
+    Look,
+    algorithm,
+    color,
+    curve,
+    few_ticks,
+    legend,
+    panels,
+    save_animation,
+    styled,
+    whole_epochs,
+)
+from bregman.suite.plots.style import BLACK, PALETTE
 
-COLORS = {
-    "Adam": BLACK,
-    "Pruning": PURPLE,
-    "Lasso": RED,
-    "ProxGD": OCHRE,
-    "LinBreg": BLUE,
-    "LinBreg β=0.9": GREEN,
-    "AdaBreg": PINK,
-}
 BORDER, BLANK = 0.6, 1.0
-PLAIN = StrMethodFormatter("{x:g}")
-
 Array = npt.NDArray[np.floating]
 
 
+@styled
 def feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
     """Figure 1: what the first convolution makes of one image, in the course of training.
 
@@ -47,40 +39,38 @@ def feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
 
     Returns:
         Panels of 8 x 8 feature maps, before bias and ReLU, each stretched over all grays; blank
-        where the kernel is zero.
+        where the kernel is zero. The titles count the others.
     """
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, len(epochs), figsize=(1.8 * len(epochs), 2.1), squeeze=False)
-        for ax, epoch in zip(axes[0], epochs, strict=True):
-            kernels = _kernels(arrays, epoch)
-            _show(ax, _mosaic(_maps(arrays["image"][0], kernels), _active(kernels)))
-            ax.set(title=f"Epoch {epoch}")
+    fig, axes = plt.subplots(1, len(epochs), figsize=(1.8 * len(epochs), 2.1), squeeze=False)
+    for ax, epoch in zip(axes[0], epochs, strict=True):
+        kernels, active = _kernels(arrays, epoch)
+        _show(ax, _mosaic(_maps(arrays["image"][0], kernels), active))
+        ax.set(title=f"Epoch {epoch}: {active.sum()} of {len(active)}")
     return fig
 
 
-def kernel_growth(history: pd.DataFrame, runs: Sequence[str]) -> Figure:
+@styled
+def kernel_growth(results: Results) -> Figure:
     """The number of active kernels in each convolution over the epochs.
 
     Args:
-        history: of the experiment ``fashion_mnist_cnn``.
-        runs: the labels of those to draw.
+        results: the runs to draw.
 
     Returns:
         One panel per convolution; means over the seeds.
     """
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.6))
-        for ax, layer, total in zip(axes, ("conv1", "conv2"), (64, 64 * 64), strict=True):
-            counts = _curves(history, "weights", f"kernels_{layer}")
-            for run in runs:
-                ax.plot(counts[run], color=_color(run), label=run)
-            ax.set(xlabel="Epoch", ylabel=f"Active kernels of {total:,}", title=layer)
-            ax.set_ylim(bottom=0)
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes[0].legend()
+    fig, axes = panels(1, 2, 2.8)
+    for ax, layer, total in zip(axes.flat, ("conv1", "conv2"), (64, 64 * 64), strict=True):
+        for label, run in results.runs.iterrows():
+            curve(ax, results, str(label), "weights", f"kernels_{layer}", color=color(run))
+        ax.set(ylabel=f"Active Kernels of {total:,}", title=layer)
+        ax.set_ylim(bottom=0)
+    whole_epochs(*axes.flat)
+    legend(fig, _looks(results))
     return fig
 
 
+@styled
 def kernel_frame(arrays: Mapping[str, Array], epoch: int) -> Figure:
     """The 64 kernels of the first convolution at one epoch, and their feature maps beside them.
 
@@ -91,17 +81,15 @@ def kernel_frame(arrays: Mapping[str, Array], epoch: int) -> Figure:
     Returns:
         Two panels; gray is zero in a kernel, and a kernel that is zero is blank.
     """
-    kernels = _kernels(arrays, epoch)
-    active = _active(kernels)
+    kernels, active = _kernels(arrays, epoch)
     peak = np.abs(kernels).max(axis=(1, 2), keepdims=True)
     shades = 0.5 + 0.5 * kernels / np.where(peak > 0, peak, 1)
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(5.6, 3.0))
-        _show(left, _mosaic(shades.repeat(5, axis=1).repeat(5, axis=2), active))
-        _show(right, _mosaic(_maps(arrays["image"][0], kernels), active))
-        left.set(title="Kernels")
-        right.set(title="Feature maps")
-        fig.suptitle(f"Epoch {epoch}: {active.sum()} of {len(active)} kernels")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(5.6, 3.0))
+    _show(left, _mosaic(shades.repeat(5, axis=1).repeat(5, axis=2), active))
+    _show(right, _mosaic(_maps(arrays["image"][0], kernels), active))
+    left.set(title="Kernels")
+    right.set(title="Feature Maps")
+    fig.suptitle(f"Epoch {epoch}: {active.sum()} of {len(active)} kernels")
     return fig
 
 
@@ -119,116 +107,91 @@ def kernel_animation(
     Returns:
         The path of the GIF.
     """
-    frames = []
-    for epoch in range(sum(key.startswith("kernels_") for key in arrays)):
-        fig = kernel_frame(arrays, epoch)
-        canvas = FigureCanvasAgg(fig)
-        canvas.draw()
-        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L"))
-        plt.close(fig)
-    path = figures_dir() / scale / f"{name}.gif"
-    with replacing(path) as temporary:
-        duration = int(1000 * seconds / len(frames))
-        frames[0].save(temporary, "GIF", append_images=frames[1:], save_all=True,
-                       duration=duration, loop=0, optimize=True)  # fmt: skip
-    return path
+    epochs = range(sum(key.startswith("kernels_") for key in arrays))
+    frames = (kernel_frame(arrays, epoch) for epoch in epochs)
+    pauses = [int(1000 * seconds / len(epochs))] * len(epochs)
+    return save_animation(frames, name, scale, pauses, colors=256)
 
 
-def accuracy_against_density(summary: pd.DataFrame) -> Figure:
+@styled
+def accuracy_against_density(results: Results) -> Figure:
     """Tables 1 and 2 as a picture: test accuracy against what is left of the network.
 
     Args:
-        summary: of the experiment ``fashion_mnist_cnn``.
+        results: of the experiment ``fashion_mnist_cnn``.
 
     Returns:
-        Three panels: N_total of Table 1, N_linear and N_conv of Table 2. Ours (filled, means over
-        the seeds) and the paper's (hollow) are joined.
+        Three panels: all weights of Table 1, linear weights and kernels of Table 2. Ours (filled,
+        means over the seeds, with one standard deviation where there are several) and the paper's
+        (hollow) are joined. Without the runs in float32.
     """
-    measures = ("n_total_pct", "n_linear_pct", "n_conv_pct")
-    means = summary.groupby(["artifact", "optimizer", "strategy", "label"], sort=False)
-    ours = means[[*measures, "test_acc_pct"]].mean().reset_index()
-    ours = ours[~ours["label"].str.contains("float32")]
-    table = ours.merge(
-        paper_reference(), on=["artifact", "optimizer", "strategy"], suffixes=("", "_paper")
+    shown = (
+        ("Table 1", "n_total_pct", "Non-Zero Weights [%]", "all weights"),
+        ("Table 2", "n_linear_pct", "Non-Zero Weights [%]", "linear layers"),
+        ("Table 2", "n_conv_pct", "Non-Zero Kernels [%]", "convolutions"),
     )
-    panels = (
-        ("Table 1", "n_total_pct", "Non-zero weights [%]"),
-        ("Table 2", "n_linear_pct", "Non-zero linear weights [%]"),
-        ("Table 2", "n_conv_pct", "Non-zero kernels [%]"),
-    )
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.9), sharey=True)
-        for ax, (artifact, measure, label) in zip(axes, panels, strict=True):
-            for row in table[table["artifact"] == artifact].to_dict("records"):
-                color = _color(row["label"])
-                x = [row[measure], row[f"{measure}_paper"]]
-                y = [row["test_acc_pct"], row["test_acc_pct_paper"]]
-                ax.plot(x, y, color=color, lw=0.6)
-                ax.plot(x[0], y[0], "o", color=color)
-                ax.plot(x[1], y[1], "o", mec=color, mfc="white")
-            ax.set(xscale="log", xlabel=label, title=artifact)
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter(PLAIN)
-            ax.xaxis.set_minor_formatter(NullFormatter())
-        axes[0].set(ylabel="Test accuracy [%]")
-        handles = [Line2D([], [], color=c, marker="o", ls="") for c in COLORS.values()]
-        handles += [Line2D([], [], mec=BLACK, mfc="white", marker="o", ls="")]
-        fig.legend(handles, [*COLORS, "the paper's"], loc="outside upper center", ncols=4)
+    row = ["artifact", "strategy", "optimizer"]
+    paper = paper_reference().set_index(row)
+    fig, axes = panels(1, 3, 3.1, sharey=True)
+    half = results.where(config_autocast="bfloat16")
+    for ax, (artifact, measure, name, part) in zip(axes.flat, shown, strict=True):
+        for _, runs in half.where(artifact=artifact).summary.groupby("label", sort=False):
+            shade, theirs = color(runs.iloc[0]), paper.loc[tuple(runs.iloc[0][row])]
+            x, y = runs[measure], runs["test_acc_pct"]
+            ends = [x.mean(), theirs[measure]], [y.mean(), theirs["test_acc_pct"]]
+            ax.plot(*ends, color=shade, lw=0.6)
+            bars = {"xerr": x.std(), "yerr": y.std()} if len(runs) > 1 else {}
+            ax.errorbar(ends[0][0], ends[1][0], fmt="o", color=shade, capsize=2, lw=1, **bars)
+            ax.plot(ends[0][1], ends[1][1], "o", mec=shade, mfc="white")
+        ax.set(xlabel=name, title=f"{artifact}, {part}")
+        few_ticks(ax.xaxis)
+    axes[0, 0].set(ylabel="Test Accuracy [%]")
+    looks = {name: look | {"marker": "o", "ls": ""} for name, look in _looks(half).items()}
+    hollow = {"mec": BLACK, "mfc": "white", "marker": "o", "ls": ""}
+    legend(fig, looks | {"the paper's": hollow}, 4)
     return fig
 
 
-def density_over_epochs(history: pd.DataFrame) -> Figure:
+@styled
+def density_over_epochs(results: Results) -> Figure:
     """The non-zero weights and the validation accuracy over the epochs.
 
     Args:
-        history: of the experiment ``fashion_mnist_cnn``; before any thresholding.
+        results: of the experiment ``fashion_mnist_cnn``; before any thresholding.
 
     Returns:
         Above the density on a logarithmic axis, below the validation accuracy; on the left the runs
-        of Table 1, on the right those of Table 2. Means over the seeds.
+        of Table 1, on the right those of Table 2. Means over the seeds. Without float32.
     """
-    rows = (
-        ("weights", "n_total", "Non-zero weights [%]"),
-        ("validation", "accuracy", "Validation accuracy [%]"),
-    )
-    # Adam's run stands in both tables
-    runs = [run for run in history["run"].unique() if "float32" not in run and "Table" not in run]
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(2, 2, figsize=(7.2, 4.4), sharex=True, sharey="row")
-        for line, (split, metric, label) in zip(axes, rows, strict=True):
-            curves = 100 * _curves(history, split, metric)
-            for run in runs:
-                for ax in line if run == "Adam" else [line[int("(groups)" in run)]]:
-                    ax.plot(curves[run], color=_color(run))
-            line[0].set(ylabel=label)
-        axes[0, 0].set(yscale="log", title="Table 1")
-        axes[0, 0].yaxis.set_major_formatter(PLAIN)
-        axes[0, 1].set(title="Table 2")
-        # the first epochs and a network that does not learn yet would flatten the rest
-        axes[1, 0].set_ylim(bottom=min(80, 10 * (curves.iloc[-1].min() // 10)))
-        for ax in axes[1]:
-            ax.set(xlabel="Epoch")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        handles = [Line2D([], [], color=color) for color in COLORS.values()]
-        fig.legend(handles, COLORS, loc="outside upper center", ncols=len(COLORS))
+    fig, axes = panels(2, 2, 4.4, sharex=True, sharey="row")
+    half = results.where(config_autocast="bfloat16")
+    ends = []
+    for column, artifact in zip(axes.T, ("Table 1", "Table 2"), strict=True):
+        for label, run in half.where(artifact=artifact).runs.iterrows():
+            look: Look = {"factor": 100, "color": color(run)}
+            curve(column[0], half, str(label), "weights", "n_total", **look)
+            curve(column[1], half, str(label), "validation", "accuracy", **look)
+            ends.append(column[1].lines[-1].get_ydata()[-1])
+        column[0].set(title=artifact)
+    few_ticks(axes[0, 0].yaxis)
+    axes[0, 0].set(ylabel="Non-Zero Weights [%]")
+    # the first epochs and a network that does not learn yet would flatten the rest
+    axes[1, 0].set(ylabel="Validation Accuracy [%]", ylim=(min(80, 10 * (min(ends) // 10)), None))
+    whole_epochs(*axes[1])
+    legend(fig, _looks(half))
     return fig
 
 
-def _curves(history: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
-    chosen = history[(history["split"] == split) & (history["metric"] == metric)]
-    return chosen.pivot_table(index="epoch", columns="run", values="value")
+def _looks(results: Results) -> dict[str, Look]:
+    """The colours of the algorithms that were run."""
+    run = {algorithm(run) for _, run in results.runs.iterrows()}
+    return {name: {"color": value} for name, value in PALETTE.items() if name in run}
 
 
-def _color(label: str) -> str:
-    return COLORS[label.partition(" (")[0]]
-
-
-def _kernels(arrays: Mapping[str, Array], epoch: int) -> Array:
-    return arrays[f"kernels_{epoch:03d}"][:, 0]
-
-
-def _active(kernels: Array) -> npt.NDArray[np.bool_]:
-    return (kernels != 0).any(axis=(1, 2))
+def _kernels(arrays: Mapping[str, Array], epoch: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """The kernels, and which of them are not zero."""
+    kernels = arrays[f"kernels_{epoch:03d}"][:, 0]
+    return kernels, (kernels != 0).any(axis=(1, 2))
 
 
 def _maps(image: Array, kernels: Array) -> Array:

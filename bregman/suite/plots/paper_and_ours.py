@@ -1,50 +1,96 @@
 """The figure of notebook 12: the paper's numbers against ours."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import MaxNLocator
 
-from bregman.suite.plots.style import BLUE, GRAY, GREEN, PINK, PURPLE, RED, STYLE
+from bregman.suite.experiments import WIDTHS
+from bregman.suite.plots.grammar import algorithm, few_ticks, legend, panels, styled
+from bregman.suite.plots.style import GRAY, PALETTE
 
-COLORS = {
-    "Figure 2": BLUE,
-    "Figure 3": GREEN,
-    "Table 1": RED,
-    "Table 2": PINK,
-    "Table 3": PURPLE,
-}
-DENSITIES = ["n_total_pct", "n_linear_pct", "n_conv_pct"]
-ACCURACIES = ["val_acc_pct", "test_acc_pct"]
+KEYS = ["artifact", "strategy", "optimizer"]
+# name, measures, on logarithmic axes, how far off a number has its run's name beside it
+PANELS = (
+    ("Non-Zero Weights or Kernels [%]", ["n_total_pct", "n_linear_pct", "n_conv_pct"], True, 0.3),
+    ("Validation and Test Accuracy [%]", ["val_acc_pct", "test_acc_pct"], False, 0.5),
+    ("Training Accuracy [%]", ["train_acc_pct"], False, 3.0),
+    (r"$\ell_1$-Norm", ["l1_norm"], True, 0.2),
+    ("SSIM", ["ssim"], False, 0.0),
+    ("Active Neurons per Layer", WIDTHS, True, 0.2),
+)
+MARKERS = {"Figure 2": "o", "Figure 3": "s", "Table 1": "^", "Table 2": "v", "Table 3": "D",
+           "Figure 5": "P"}  # fmt: skip
 
 
-def paper_against_ours(table: pd.DataFrame) -> Figure:
-    """Densities and accuracies: the paper's to the right, ours up; on the line both are equal.
+@styled
+def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
+    """The paper's numbers to the right, ours up; on the line both are equal.
 
     Args:
         table: of ``beside_paper``.
+        runs: the summaries that it was made of.
 
     Returns:
-        Two panels, densities on logarithmic axes. Numbers that were not measured are left out.
+        A panel per kind of number, with the standard deviation over the seeds. Numbers that were
+        not measured are left out; those that are far off carry the name of their run.
     """
-    numbers = table.reset_index().dropna(subset="ours")
-    panels = ((DENSITIES, "Non-zero weights or kernels [%]"), (ACCURACIES, "Accuracy [%]"))
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.7))
-        for ax, (measures, label) in zip(axes, panels, strict=True):
-            chosen = numbers[numbers["measure"].isin(measures)]
-            for artifact, color in COLORS.items():
-                mine = chosen[chosen["artifact"].str.startswith(artifact)]
-                name = artifact if len(mine) else None
-                ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=color,
-                            fmt="o", ms=4, lw=0.8, label=name)  # fmt: skip
-            ax.axline((90, 90), (91, 91), color=GRAY, lw=0.8, zorder=0)
-            ax.set(xlabel=f"{label}, the paper", ylabel=f"{label}, ours")
-        axes[1].set(xlim=(86, 99), ylim=(min([87, *chosen["ours"]]) - 1, 99))
-        axes[0].set(xscale="log", yscale="log", xlim=(0.7, 120), ylim=(0.7, 120))
-        for axis in (axes[0].xaxis, axes[0].yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axis.set_minor_formatter(NullFormatter())
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    numbers = table.reset_index().dropna(subset="ours").rename(columns={"run": "label"})
+    kinds = runs.drop_duplicates([*KEYS, "label"])
+    kinds = kinds.assign(algorithm=[algorithm(run) for _, run in kinds.iterrows()])
+    numbers = numbers.merge(kinds[[*KEYS, "label", "algorithm"]], on=[*KEYS, "label"])
+    numbers["artifact"] = numbers["artifact"].str.replace(r" \(.*", "", regex=True)
+    fig, axes = panels(2, 3, 5.4)
+    for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
+        chosen = numbers[numbers["measure"].isin(measures)]
+        for (artifact, kind), mine in chosen.groupby(["artifact", "algorithm"], sort=False):
+            ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=PALETTE[kind],
+                        fmt=MARKERS[artifact], ms=3.5, lw=0.8)  # fmt: skip
+        ax.set(title=name)
+        if log:
+            few_ticks(ax.xaxis, ax.yaxis)
+        if len(chosen):
+            off = chosen["difference"].abs() / (chosen["paper"] if log else 1)
+            _frame(ax, chosen)
+            _names(ax, chosen[off > far].drop_duplicates(["label", "measure"]))
+    fig.supxlabel("the paper", fontsize=9)
+    fig.supylabel("ours", fontsize=9)
+    colors = {n: {"color": c, "lw": 3} for n, c in PALETTE.items() if n in {*numbers["algorithm"]}}
+    marks = {name: {"color": GRAY, "marker": marker, "ls": "", "ms": 4}
+             for name, marker in MARKERS.items() if name in {*numbers["artifact"]}}  # fmt: skip
+    if len(numbers):
+        legend(fig, colors | marks, 7)
     return fig
+
+
+def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
+    """The same limits on both axes, and the line of equal numbers."""
+    spread = numbers["std"].fillna(0)
+    ends = numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread
+    low, high = (end(map(end, ends)) for end in (min, max))
+    if ax.get_xscale() == "log":
+        limits = (low / 1.3, high * 1.3)
+    else:
+        pad = max(0.08 * (high - low), 1e-3)
+        limits = (low - pad, high + pad)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+    ax.set(xlim=limits, ylim=limits)
+    ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
+
+
+def _names(ax: Axes, numbers: pd.DataFrame) -> None:
+    """The runs' names beside their points, away from the line; moved where they would overlap."""
+    taken: list[tuple[float, float]] = []
+    for row in numbers.sort_values("ours").itertuples():
+        x, y = ax.transAxes.inverted().transform(ax.transData.transform((row.paper, row.ours)))
+        place = y
+        while any(abs(x - a) < 0.45 and abs(place - b) < 0.055 for a, b in taken):
+            place += 0.01
+        taken.append((x, place))
+        left = y > x and x > 0.35
+        ax.annotate(
+            row.label, (x, y), (x + (-0.03 if left else 0.03), place), "axes fraction", fontsize=5,
+            ha="right" if left else "left", va="center", textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": GRAY},
+        )  # fmt: skip

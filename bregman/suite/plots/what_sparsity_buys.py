@@ -1,187 +1,167 @@
-"""What sparsity buys: targets, accuracy at equal density, frozen steps, cost of training."""
+"""Figures of notebook 11: targets, accuracy at equal density, frozen steps, cost of training."""
 
-from typing import Any
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator
 
-from bregman.suite.plots.style import (
-    BLACK,
-    BLUE,
-    GRAY,
-    GREEN,
-    OCHRE,
-    PINK,
-    PURPLE,
-    RED,
-    STYLE,
+from bregman.suite.experiments import Results
+from bregman.suite.plots.grammar import (
+    Look,
+    curve,
+    few_ticks,
+    legend,
+    panels,
+    spread,
+    styled,
+    whole_epochs,
 )
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PALETTE, PINK, PURPLE, RED
 
-METHODS: dict[str, dict[str, Any]] = {
-    "LinBreg": {"color": BLUE, "marker": "o"},
-    "LinBreg, frozen steps": {"color": BLUE, "marker": "o", "mfc": "white", "ls": "--"},
+# RigL and SET, which have no place in the palette, take those of ProxGD and Lasso; a static support
+# is trained by SGD
+METHODS: dict[str, Look] = {
+    "LinBreg": {"color": PALETTE["LinBreg"], "marker": "o"},
+    "LinBreg, frozen steps": {
+        "color": PALETTE["LinBreg"], "marker": "o", "mfc": "white", "ls": "--"
+    },
     "RigL": {"color": RED, "marker": "s"},
     "SET": {"color": OCHRE, "marker": "D"},
-    "static": {"color": PURPLE, "marker": "v"},
-    "pruning": {"color": GREEN, "marker": "^"},
-}
+    "static": {"color": PALETTE["SGD"], "marker": "v"},
+    "pruning": {"color": PALETTE["Pruning"], "marker": "^"},
+}  # fmt: skip
+DENSE: Look = {"color": BLACK, "ls": "--", "lw": 1}
+# of targets, and of numbers of frozen steps
 SEQUENCE = (BLUE, GREEN, OCHRE, PINK, PURPLE, BLACK)
-PERCENT = FuncFormatter(lambda value, _: f"{value:g}")
 
 
-def sparsity_targets(summary: pd.DataFrame, history: pd.DataFrame) -> Figure:
+@styled
+def sparsity_targets(results: Results) -> Figure:
     """The density over the epochs beside the target, and the lambda that leads there.
 
     Args:
-        summary: the rows with a target.
-        history: of the experiment.
+        results: the rows with a target.
 
     Returns:
         A column per network and optimizer: above the non-zero weights, dotted where they should
         end, below lambda.
     """
-    kinds = summary.groupby(["artifact", "optimizer"], sort=False)
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            2, kinds.ngroups, figsize=(7.2, 4.2), sharex="col", sharey="row", squeeze=False
-        )
-        targets = sorted(summary["target_pct"].unique(), reverse=True)
-        colors = dict(zip(targets, SEQUENCE, strict=False))
-        for column, ((artifact, optimizer), rows) in zip(axes.T, kinds, strict=True):
-            for label, target in zip(rows["label"], rows["target_pct"], strict=True):
-                for ax, metric, factor in zip(column, ("n_total", "lam"), (100, 1), strict=True):
-                    curve = _curve(history, label, metric)
-                    ax.plot(curve.index, factor * curve, color=colors[target])
-                column[0].axhline(target, color=colors[target], ls=":", lw=1)
-            column[0].set(title=f"{_network(artifact)}, {optimizer}")
-            column[1].set(xlabel="Epoch")
-            column[1].xaxis.get_major_locator().set_params(integer=True)
-        for ax, name in zip(axes[:, 0], ("Non-Zero Weights [%]", r"$\lambda$"), strict=True):
-            ax.set(yscale="log", ylabel=name)
-        axes[0, 0].yaxis.set_major_formatter(PERCENT)
-        lines = [plt.Line2D([], [], color=color) for color in colors.values()]
-        names = [f"target {target:g} %" for target in colors]
-        fig.legend(lines, names, loc="outside upper center", ncols=len(lines))
+    kinds = results.runs.groupby(["config_network", "config_optimizer"], sort=False)
+    fig, axes = panels(2, kinds.ngroups, 4.2, sharex="col", sharey="row")
+    targets = sorted(results.runs["config_target"].unique(), reverse=True)
+    colors = dict(zip(targets, SEQUENCE, strict=False))
+    for (above, below), (kind, rows) in zip(axes.T, kinds, strict=True):
+        for label, target in rows["config_target"].items():
+            look: Look = {"color": colors[target]}
+            curve(above, results, str(label), "weights", "n_total", factor=100, **look)
+            curve(below, results, str(label), "weights", "lam", **look)
+            above.axhline(100 * target, ls=":", lw=1, **look)
+        above.set(title=", ".join(kind))
+        whole_epochs(below)
+    for ax, name in zip(axes[:, 0], ("Non-Zero Weights [%]", r"$\lambda$"), strict=True):
+        few_ticks(ax.yaxis)
+        ax.set(ylabel=name)
+    legend(fig, {f"target {100 * target:g} %": {"color": c} for target, c in colors.items()})
     return fig
 
 
-def accuracy_at_density(summary: pd.DataFrame) -> Figure:
+@styled
+def accuracy_at_density(results: Results) -> Figure:
     """Test accuracy against the density that training ended with, and against what it cost.
 
     Args:
-        summary: the rows with methods at several densities, and one dense for each network.
+        results: the rows with methods at several densities, and one dense for each network.
 
     Returns:
         A row of two panels per network; means over the seeds, with the standard deviation where
         there are several. The dashed line is the dense network.
     """
-    networks = summary.groupby("artifact", sort=False)
-    columns = (
-        ("n_total_pct", "Non-Zero Weights [%]"),
-        ("flops_pct", "FLOPs of the Training [% of Dense]"),
-    )
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            networks.ngroups, 2, figsize=(7.2, 0.5 + 2.6 * networks.ngroups),
-            sharex="col", sharey="row", squeeze=False,
-        )  # fmt: skip
-        for line, (artifact, rows) in zip(axes, networks, strict=True):
-            dense = rows.loc[rows["strategy"] == "dense", "test_acc_pct"].mean()
-            for ax, (column, _) in zip(line, columns, strict=True):
-                ax.axhline(dense, color=BLACK, ls="--", lw=1)
-                for method, look in METHODS.items():
-                    runs = rows[rows["strategy"] == method].groupby("target_pct")
-                    accuracy = runs["test_acc_pct"]
-                    ax.errorbar(
-                        runs[column].mean(),
-                        accuracy.mean(),
-                        accuracy.std(),
-                        ms=4,
-                        capsize=2,
-                        **look,
-                    )
-            line[0].set(ylabel=f"Test Accuracy [%], {_network(artifact)}")
-        for ax, (_, label) in zip(axes[-1], columns, strict=True):
-            ax.set(xscale="log", xlabel=label)
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set_major_formatter(PERCENT)
-            ax.minorticks_off()
-        lines = [plt.Line2D([], [], ms=4, **look) for look in METHODS.values()]
-        lines.append(plt.Line2D([], [], color=BLACK, ls="--", lw=1))
-        fig.legend(lines, [*METHODS, "dense"], loc="outside upper center", ncols=len(lines))
+    columns = {
+        "n_total_pct": "Non-Zero Weights [%]",
+        "flops_pct": "FLOPs of the Training [% of Dense]",
+    }
+    networks = results.summary.groupby("config_network", sort=False)
+    n = networks.ngroups
+    fig, axes = panels(n, 2, 0.5 + 2.6 * n, sharex="col", sharey="row")
+    for line, (network, rows) in zip(axes, networks, strict=True):
+        dense = rows.loc[rows["strategy"] == "dense", "test_acc_pct"].mean()
+        for ax, column in zip(line, columns, strict=True):
+            ax.axhline(dense, **DENSE)
+            for method, look in METHODS.items():
+                runs = rows[rows["strategy"] == method].groupby("config_target")
+                accuracy = runs["test_acc_pct"]
+                ax.errorbar(runs[column].mean(), accuracy.mean(), accuracy.std(), ms=4, capsize=2,
+                            **look)  # fmt: skip
+        line[0].set(ylabel=f"Test Accuracy [%], {network}")
+    for ax, name in zip(axes[-1], columns.values(), strict=True):
+        ax.set(xlabel=name)
+        few_ticks(ax.xaxis)
+    legend(fig, {**{method: {**look, "ms": 4} for method, look in METHODS.items()}, "dense": DENSE})
     return fig
 
 
-def frozen_steps_map(summary: pd.DataFrame) -> Figure:
+@styled
+def frozen_steps_map(results: Results) -> Figure:
     """Accuracy, density and FLOPs over the number m of frozen steps and lambda.
 
     Args:
-        summary: the rows that differ in ``frozen_steps`` and ``lam``.
+        results: the rows that differ in these.
 
     Returns:
         Three heat maps; blank where a run diverged.
     """
-    panels = (
-        ("test_acc_pct", "Test Accuracy [%]", "Blues", ".1f"),
-        ("n_total_pct", "Non-Zero Weights [%]", "Oranges", ".1f"),
-        ("flops_pct", "FLOPs [% of Dense]", "Greens", ".1f"),
+    measures = (
+        ("test_acc_pct", "Test Accuracy [%]", "Blues"),
+        ("n_total_pct", "Non-Zero Weights [%]", "Oranges"),
+        ("flops_pct", "FLOPs [% of Dense]", "Greens"),
     )
-    measures = [column for column, *_ in panels]
-    converged = summary.assign(frozen_steps=summary["frozen_steps"].astype(int))
-    converged[measures] = summary[measures].where(summary["status"] != "diverged")
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6), sharey=True)
-        for ax, (column, title, colors, form) in zip(axes, panels, strict=True):
-            table = converged.pivot(index="lam", columns="frozen_steps", values=column)
-            sns.heatmap(
-                table, ax=ax, cmap=colors, annot=True, fmt=form, cbar=False, annot_kws={"size": 7}
-            )
-            ax.set(title=title, xlabel="Frozen Steps $m$", ylabel=None)
-            ax.tick_params(length=0)
-            ax.tick_params(axis="y", rotation=0)
-        axes[0].set(ylabel=r"$\lambda$")
+    converged = results.summary["status"] != "diverged"
+    fig, axes = panels(1, 3, 2.6, sharey=True)
+    for ax, (column, title, colors) in zip(axes[0], measures, strict=True):
+        table = results.summary.assign(shown=results.summary[column].where(converged)).pivot(
+            index="config_lam", columns="config_frozen_steps", values="shown"
+        )
+        sns.heatmap(table, ax=ax, cmap=colors, annot=True, fmt=".1f", cbar=False,
+                    annot_kws={"size": 7})  # fmt: skip
+        ax.set(title=title, xlabel="Frozen Steps $m$", ylabel=None)
+        ax.tick_params(length=0)
+        ax.tick_params(axis="y", rotation=0)
+    axes[0, 0].set(ylabel=r"$\lambda$")
     return fig
 
 
-def support_turnover(summary: pd.DataFrame, history: pd.DataFrame) -> Figure:
+@styled
+def support_turnover(results: Results) -> Figure:
     """How many weights enter and leave the support from one full step to the next.
 
     Args:
-        summary: the rows that differ in ``frozen_steps`` and ``lam``.
-        history: of the experiment, with what entered and left.
+        results: the rows that differ in frozen steps and lambda.
 
     Returns:
         A panel per lambda: shares of the support over the epochs, solid what enters, dashed what
         leaves.
     """
-    panels = summary.groupby("lam")
-    steps = sorted(summary["frozen_steps"].unique())
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            1, panels.ngroups, figsize=(7.2, 2.9), sharex=True, sharey=True, squeeze=False
-        )
-        for ax, (lam, rows) in zip(axes.flat, panels, strict=True):
-            for label, m in zip(rows["label"], rows["frozen_steps"], strict=True):
-                for metric, style in (("entered", "-"), ("left", "--")):
-                    curve = 100 * _curve(history, label, metric)
-                    # what is zero has no place on this axis
-                    curve = curve.where(curve > 0)
-                    ax.plot(curve.index, curve, color=SEQUENCE[steps.index(m)], ls=style)
-            ax.set(title=rf"$\lambda = {lam:g}$", xlabel="Epoch", yscale="log")
-            ax.yaxis.set_major_formatter(PERCENT)
-            ax.xaxis.get_major_locator().set_params(integer=True)
-        axes[0, 0].set(ylabel="Share of the Support\nper Cycle [%]")
-        lines = [plt.Line2D([], [], color=color) for color, _ in zip(SEQUENCE, steps, strict=False)]
-        lines += [plt.Line2D([], [], color=GRAY, ls=style) for style in ("-", "--")]
-        names = [*(f"$m = {m:g}$" for m in steps), "enters", "leaves"]
-        fig.legend(lines, names, loc="outside upper center", ncols=len(lines))
+    lams = results.runs.groupby("config_lam")
+    steps = sorted(results.runs["config_frozen_steps"].unique())
+    colors = dict(zip(steps, SEQUENCE, strict=False))
+    fig, axes = panels(1, lams.ngroups, 2.9, sharex=True, sharey=True)
+    for ax, (lam, rows) in zip(axes.flat, lams, strict=True):
+        for label, m in rows["config_frozen_steps"].items():
+            for metric, style in (("entered", "-"), ("left", "--")):
+                share = 100 * spread(results, str(label), "weights", metric)["mean"]
+                # what is zero has no place on this axis
+                ax.plot(share.index, share.where(share > 0), color=colors[m], ls=style)
+        ax.set(title=rf"$\lambda = {lam:g}$")
+        few_ticks(ax.yaxis)
+    whole_epochs(*axes.flat)
+    axes[0, 0].set(ylabel="Share of the Support\nper Cycle [%]")
+    looks = {f"$m = {m:g}$": {"color": shade} for m, shade in colors.items()}
+    looks |= {"enters": {"color": GRAY}, "leaves": {"color": GRAY, "ls": "--"}}
+    legend(fig, looks)
     return fig
 
 
+@styled
 def whole_runs(costs: pd.DataFrame) -> Figure:
     """The cost of whole trainings: FLOPs in theory, and seconds on the clock.
 
@@ -192,35 +172,20 @@ def whole_runs(costs: pd.DataFrame) -> Figure:
         A panel per network with two bars per method, both relative to the dense training.
     """
     networks, methods = (costs.index.unique(level) for level in ("network", "method"))
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            1, len(networks), figsize=(7.2, 2.6), sharex=True, sharey=True, squeeze=False
-        )
-        for ax, network in zip(axes.flat, networks, strict=True):
-            rows = costs.loc[network].reindex(methods)
-            places = np.arange(len(methods))
-            look: dict[str, Any] = {"height": 0.38, "zorder": 2}
-            for column, shift, color in (
-                ("FLOPs [%]", -0.2, GRAY),
-                ("time [%]", 0.2, BLUE),
-            ):
-                bars = ax.barh(places + shift, rows[column], color=color, label=column, **look)
-                ax.bar_label(bars, fmt="%.0f", padding=2, fontsize=7)
-            ax.set(title=network, xlabel="% of Dense", yticks=places, yticklabels=methods)
-            ax.grid(visible=False, axis="y")
-            ax.margins(x=0.15)
-        axes[0, 0].invert_yaxis()
-        handles, _ = axes[0, 0].get_legend_handles_labels()
-        names = ["FLOPs in theory", "time measured"]
-        fig.legend(handles, names, loc="outside upper center", ncols=2)
+    fig, axes = panels(1, len(networks), 2.6, sharex=True, sharey=True)
+    bars = {
+        "FLOPs in theory": ("FLOPs [%]", -0.2, {"color": GRAY}),
+        "time measured": ("time [%]", 0.2, {"color": BLUE}),
+    }
+    places = np.arange(len(methods))
+    for ax, network in zip(axes.flat, networks, strict=True):
+        rows = costs.loc[network].reindex(methods)
+        for column, shift, look in bars.values():
+            drawn = ax.barh(places + shift, rows[column], height=0.38, zorder=2, **look)
+            ax.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
+        ax.set(title=network, xlabel="% of Dense", yticks=places, yticklabels=methods)
+        ax.grid(visible=False, axis="y")
+        ax.margins(x=0.15)
+    axes[0, 0].invert_yaxis()
+    legend(fig, {name: {**look, "lw": 5} for name, (*_, look) in bars.items()})
     return fig
-
-
-def _network(artifact: str) -> str:
-    # "Sparsity on target: MLP"
-    return artifact.split(": ")[1]
-
-
-def _curve(history: pd.DataFrame, label: str, metric: str) -> pd.Series:
-    chosen = history.query("run == @label and split == 'weights' and metric == @metric")
-    return chosen.groupby("epoch")["value"].mean()
