@@ -15,8 +15,11 @@ from bregman.suite.paths import results_dir
 from bregman.suite.runs import RunStore
 
 NOTEBOOKS = notebooks.find()
-# executed with another seed than the one they are stored with, so that none depends on it
-OTHER_SEED = {"sparse_initialization": 1, "mnist_acceleration": 1}
+# with the seed whose runs all tests share, two with another one; all with it in `make test-more`
+OTHER_SEED = ("sparse_initialization", "mnist_acceleration")
+CASES = [(name, int(name in OTHER_SEED)) for name in NOTEBOOKS] + [
+    pytest.param(name, 1, marks=pytest.mark.more) for name in NOTEBOOKS if name not in OTHER_SEED
+]
 
 
 @pytest.fixture
@@ -83,11 +86,10 @@ def drawn(output: Path) -> int:
     return sum(any(kind.startswith("image/") for kind in data) for data in outputs)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_papermill_executes_a_notebook_at_smoke_scale(name, smoke, figures, tmp_path):
-    if name in EXPERIMENTS:
+@pytest.mark.parametrize(("name", "seed"), CASES)
+def test_papermill_executes_a_notebook_at_smoke_scale(name, seed, smoke, figures, tmp_path):
+    if name in EXPERIMENTS and not seed:
         smoke(name)
-    seed = OTHER_SEED.get(name, 0)
     notebooks.execute(NOTEBOOKS[name], tmp_path / "out.ipynb", {"scale": "smoke", "seed": seed})
     assert drawn(tmp_path / "out.ipynb")
     saved = list((figures / "smoke").glob("*.png"))
