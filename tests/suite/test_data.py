@@ -460,6 +460,7 @@ def test_data_folder_that_cannot_be(cache, monkeypatch):
         load("mnist")
 
 
+@pytest.mark.more
 @pytest.mark.network
 def test_mnist_is_mnist():
     mnist = load("mnist")
