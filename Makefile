@@ -1,6 +1,7 @@
 # Each target sets up .venv by itself when needed. uv makes it where it is there, else pip.
 #   make test PYTHON=python3.12    another interpreter
 #   make test PINNED=1             the versions of constraints.txt
+#   make test UV=                  pip, even where uv is there
 #   make test TORCH=cpu            torch without CUDA, where the platform has such wheels
 PYTHON ?= python3
 PINNED ?=
