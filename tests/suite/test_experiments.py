@@ -32,7 +32,8 @@ def test_tables_of_an_experiment(name, smoke):
     labels = [row.label for row in rows if not row.variant and row.label in last.index]
     joined = stored.set_index("label")["val_acc_pct"] - 100 * last["value"]
     assert (joined[labels].abs() < 1e-3).all()
-    in_paper = {row.label for row in rows if row.artifact in set(paper_reference()["artifact"])}
+    keys = set(paper_reference()[["artifact", "strategy", "optimizer"]].itertuples(index=False))
+    in_paper = {row.label for row in rows if (row.artifact, row.strategy, row.optimizer) in keys}
     assert set(results.beside_paper().reset_index()["run"]) == in_paper
 
 
@@ -40,7 +41,9 @@ def test_tables_of_an_experiment(name, smoke):
 def test_a_row_that_names_a_table_of_the_paper_stands_there(name):
     known = set(paper_reference()[["artifact", "strategy", "optimizer"]].itertuples(index=False))
     artifacts = set(paper_reference()["artifact"])
-    rows = [row for row in experiments.get(name).rows if row.artifact in artifacts]
+    # what refreshing batch normalization alone does stands beside the paper's rows, and is ours
+    rows = [row for row in experiments.get(name).rows if row.variant != "refreshed"]
+    rows = [row for row in rows if row.artifact in artifacts]
     assert all((row.artifact, row.strategy, row.optimizer) in known for row in rows)
 
 
