@@ -1,28 +1,43 @@
-# Each target sets up .venv by itself when needed. PYTHON=... chooses the interpreter.
+# Each target sets up .venv by itself when needed. uv makes it where it is there, else pip.
+#   make test PYTHON=python3.12    another interpreter
+#   make test PINNED=1             the versions of constraints.txt
+#   make test UV=                  pip, even where uv is there
+#   make test TORCH=cpu            torch without CUDA, where the platform has such wheels
 PYTHON ?= python3
+PINNED ?=
+TORCH ?=
 BIN := .venv/bin
-SCALE ?= quick
+UV := $(shell command -v uv 2>/dev/null)
+PIP := $(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
+TESTED := $(shell sed -n 's/^torch==//p' constraints.txt)
+# two processes of one thread each
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper figures test attack lab bench notebooks clean
+.PHONY: help setup reproduce paper figures test test-more attack lab bench notebooks pages clean
 
 help:
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
-	@echo "make paper       the same at the paper's scale (hours; resumable)"
 	@echo "make figures     draw the figures and tables of the stored runs anew, without training"
-	@echo "make test        unit and contract tests, notebooks, lint, types"
+	@echo "make test        lint, types, unit and contract tests, notebooks"
+	@echo "make test-more   what takes long, or needs more"
 	@echo "make attack      kill, cut and fill what makes and keeps the runs, for some minutes"
 	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make paper       train at the paper's scale (hours; resumable)"
+	@echo "make notebooks   execute the stored notebooks anew"
+	@echo "make pages       write README and docs/ anew from what was measured"
 	@echo "make bench       timings against torch and the peer package"
-	@echo "make notebooks   execute the stored notebooks anew at smoke scale"
 	@echo "make clean       remove .venv and what smoke and quick scale wrote"
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable ".[suite,dev]"
+.venv/ready: pyproject.toml constraints.txt
+	$(if $(UV),uv venv --quiet --seed --allow-existing --python $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+ifeq ($(TORCH),cpu)
+	$(PIP) $(if $(UV),--torch-backend cpu "torch==$(TESTED)","torch==$(TESTED)+cpu") \
+	  || echo "no torch without CUDA is to be had here: the default one is taken"
+endif
+	$(PIP) $(if $(PINNED),--constraint constraints.txt) --editable ".[suite,dev]"
 	touch $@
 
 # freed memory stays with the process: glibc would give large blocks back after each step and get
@@ -43,7 +58,10 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(PYTEST) -m "not more and not attack"
+
+test-more: setup
+	$(PYTEST) -m more
 
 attack: setup
 	$(BIN)/pytest -m attack tests/suite/test_attack.py
@@ -53,6 +71,9 @@ lab: setup
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
+
+pages: setup
+	$(BIN)/python -m bregman.suite.pages
 
 # the runs first, so that no progress bar ends up in a notebook
 notebooks: setup

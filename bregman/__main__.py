@@ -14,8 +14,8 @@ def main() -> None:
         if str(error.name).startswith("bregman"):
             raise
         sys.exit(
-            f"error: the command needs {error.name}, which is not installed: "
-            "pip install 'bregman-suite[suite]', or '.[suite]' in the source"
+            f"error: the command needs the suite's packages, {error.name} is missing: "
+            "pip install -e '.[suite]' in the repository"
         )
     except KeyboardInterrupt:
         sys.exit(130)

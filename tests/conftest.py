@@ -1,7 +1,16 @@
-"""What every test shares."""
+"""What every test shares: one thread, and the runs at smoke scale."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from bregman.suite.experiments import Results
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -11,3 +20,39 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory, worker_id) -> Path:
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stored(shared) -> Path:
+    """A results folder with a copy of the stored runs at the paper's scale."""
+    from bregman.suite.paths import ROOT
+
+    results = shared / "results"
+    with FileLock(shared / "paper.lock"):
+        if not (results / "paper").exists():
+            shutil.copytree(ROOT / "results" / "paper", results / "paper")
+    return results
+
+
+@pytest.fixture
+def smoke(stored, shared, monkeypatch) -> Callable[[str], "Results"]:
+    """The runs of an experiment at smoke scale with seed 0, made once for all tests."""
+    from bregman.suite import experiments
+
+    monkeypatch.setenv("BREGMAN_RESULTS", str(stored))
+
+    def run(name: str) -> "Results":
+        # several processes may want the same runs, and experiments share some
+        with FileLock(shared / "smoke.lock"):
+            return experiments.get(name).run("smoke")
+
+    return run

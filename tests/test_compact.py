@@ -2,7 +2,6 @@
 
 import io
 
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -195,6 +194,7 @@ def test_what_it_cannot_handle_is_named(model, error, message):
         compact(model)
 
 
+@pytest.mark.more
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("model", [autoencoder(8, hidden=2), ConvNet()])
 def test_the_compact_network_as_onnx(model):
@@ -205,7 +205,7 @@ def test_the_compact_network_as_onnx(model):
     torch.onnx.export(
         small, (torch.randn(2, *shape),), buffer, dynamic_shapes=({0: batch},), verbose=False
     )
-    session = onnxruntime.InferenceSession(buffer.getvalue())
+    session = pytest.importorskip("onnxruntime").InferenceSession(buffer.getvalue())
     images = torch.randn(7, *shape)
     (given,) = session.get_inputs()
     (output,) = session.run(None, {given.name: images.numpy()})

@@ -510,6 +510,7 @@ def test_an_installed_package_keeps_results_where_it_is_called(tmp_path, monkeyp
     assert paths.figures_dir() == tmp_path / "figures"
 
 
+@pytest.mark.more
 @pytest.mark.network
 def test_mnist_is_mnist():
     mnist = load("mnist")

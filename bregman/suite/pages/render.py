@@ -1,0 +1,72 @@
+"""Fills the templates of the pages."""
+
+import nbformat
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bregman.suite import notebooks
+from bregman.suite.pages import log, measured, speed, tables
+from bregman.suite.paths import ROOT
+
+TEMPLATES = ROOT / "docs" / "templates"
+# the page -> its template
+PAGES = {
+    "README.md": "README.md",
+    "docs/results.md": "results.md",
+    "docs/performance.md": "performance.md",
+    "docs/runs.md": "runs.md",
+}
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+         "eleven", "twelve")  # fmt: skip
+
+
+def in_words(count: int) -> str:
+    """A small count as a word."""
+    return WORDS[count] if 0 <= count < len(WORDS) else str(count)
+
+
+def titles() -> dict[str, tuple[str, str]]:
+    """From a notebook's name without its number to its file and its first heading."""
+    found = {}
+    for name, path in notebooks.find().items():
+        opening = nbformat.read(path, as_version=4).cells[0].source
+        found[name] = (path.name, opening.splitlines()[0].lstrip("# "))
+    return found
+
+
+def other_pages() -> dict[str, str]:
+    """From the file to the heading of the pages under docs/ that README does not name itself."""
+    named = {"architecture.md", "glossary.md", *(page.removeprefix("docs/") for page in PAGES)}
+    paths = (path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named)
+    return {path.name: path.read_text().splitlines()[0].lstrip("# ") for path in paths}
+
+
+def render(page: str) -> str:
+    """A page, from its template and what was measured.
+
+    Args:
+        page: one of ``PAGES``.
+
+    Raises:
+        KeyError: a number that the template asks for was not measured.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["words"] = in_words
+    environment.filters["number"] = measured.number
+    template = environment.get_template(PAGES[page])
+    return template.render(
+        summary=measured.summary,
+        exists=measured.exists,
+        curve=measured.curve,
+        paper=measured.paper,
+        tables=tables,
+        speed=speed,
+        log=log,
+        notebooks=titles(),
+        other_pages=other_pages(),
+    )
