@@ -4,13 +4,14 @@ BIN := .venv/bin
 SCALE ?= quick
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper test lab bench notebooks clean
+.PHONY: help setup reproduce paper test lab site bench notebooks clean
 
 help:
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
 	@echo "make paper       the same at the paper's scale (hours; resumable)"
 	@echo "make test        unit and contract tests, notebooks, lint, types"
 	@echo "make lab         open the notebooks in JupyterLab"
+	@echo "make site        all notebooks and pages as a web site, in build/site/html"
 	@echo "make bench       timings against torch and the peer package"
 	@echo "make notebooks   execute the stored notebooks anew at smoke scale"
 	@echo "make clean       remove .venv and what smoke and quick scale wrote"
@@ -42,6 +43,13 @@ test: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+site: .venv/site
+	$(BIN)/python scripts/build_site.py
+
+.venv/site: .venv/ready
+	$(BIN)/pip install --quiet --editable ".[suite,dev,site]"
+	touch $@
 
 bench: setup
 	$(BIN)/python benchmarks/run.py
