@@ -215,6 +215,7 @@ class Experiment:
             "seconds": run.seconds,
             "device": run.environment["device"],
             **result,
+            **{f"config_{name}": value for name, value in run.config.items()},
         }
 
 
