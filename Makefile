@@ -14,7 +14,7 @@ TESTED := $(shell sed -n 's/^torch==//p' constraints.txt)
 PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce paper figures test test-more attack lab bench notebooks pages clean
+.PHONY: help setup reproduce paper figures test test-more attack lab site bench notebooks pages clean
 
 help:
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
@@ -26,6 +26,7 @@ help:
 	@echo "make paper       train at the paper's scale (hours; resumable)"
 	@echo "make notebooks   execute the stored notebooks anew"
 	@echo "make pages       write README and docs/ anew from what was measured"
+	@echo "make site        all notebooks and pages as a web site, in build/site/html"
 	@echo "make bench       timings against torch and the peer package"
 	@echo "make clean       remove .venv and what smoke and quick scale wrote"
 
@@ -68,6 +69,13 @@ attack: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir notebooks
+
+site: .venv/site
+	$(BIN)/python scripts/build_site.py
+
+.venv/site: .venv/ready
+	$(BIN)/pip install --quiet --editable ".[suite,dev,site]"
+	touch $@
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

@@ -200,6 +200,6 @@ def test_without_the_extra_the_command_names_it(lacking):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        f"error: the command needs {lacking}, which is not installed: "
-        "pip install 'bregman-suite[suite]', or '.[suite]' in the source\n"
+        f"error: the command needs the suite's packages, {lacking} is missing: "
+        "pip install -e '.[suite]' in the repository\n"
     )
