@@ -18,7 +18,8 @@ from bregman.suite.convex import (
     ista,
     linbreg_path,
 )
-from bregman.suite.plots import convex, scale_space
+from bregman.suite.plots import convex_toy_problems as convex
+from bregman.suite.plots import inverse_scale_space as scale_space
 
 
 @pytest.fixture(autouse=True)

@@ -19,10 +19,10 @@ from bregman.suite.plots.denoising_autoencoder import (
     quality_over_noise,
     save_hourglass_animation,
 )
-from bregman.suite.plots.explore import explore
 from bregman.suite.plots.mnist import mnist_acceleration, mnist_comparison
+from bregman.suite.plots.motion import Slider, animate, explore
 from bregman.suite.plots.paper_and_ours import paper_against_ours
-from bregman.suite.plots.style import save
+from bregman.suite.plots.style import save, show
 from bregman.suite.plots.what_sparsity_buys import (
     accuracy_at_density,
     frozen_steps_map,
@@ -32,7 +32,9 @@ from bregman.suite.plots.what_sparsity_buys import (
 )
 
 __all__ = [
+    "Slider",
     "accuracy_at_density",
+    "animate",
     "architecture_growth",
     "architecture_images",
     "architecture_networks",
@@ -55,6 +57,7 @@ __all__ = [
     "resnet_paths",
     "save",
     "save_hourglass_animation",
+    "show",
     "sparsity_targets",
     "support_turnover",
     "whole_runs",
