@@ -45,7 +45,8 @@ function render({ model, el }) {
     make(row, "span", {"aria-hidden": true}, "min-width:7em;text-align:right").textContent
       = slider.label;
     const input = make(row, "input", {type: "range", min: 0, max: slider.texts.length - 1,
-      step: 1, "aria-label": slider.label}, "flex:1;min-width:14em");
+      step: 1, "aria-label": slider.label, "data-lm-suppress-shortcuts": true},
+      "flex:1;min-width:14em");  // so that arrow keys are the slider's, not JupyterLab's
     input.readout = make(row, "output", {"aria-hidden": true}, "min-width:5em");
     const play = make(row, "button", {"aria-label": "play " + slider.label, title: "play"});
     play.textContent = "\\u25b6";
@@ -91,7 +92,7 @@ f.timer = setInterval(() => {{
 if (!f.isConnected || Number(s.value) >= last) return stop();
 s.value = Number(s.value) + 1; s.oninput(); }}, {pause}); }}">&#9654;</button>
 <input type="range" min="0" max="{last}" value="{at}" step="1" aria-label="{label}"
- aria-valuetext="{at_text}" data-texts="{texts}" style="flex:1" oninput="
+ data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}" style="flex:1" oninput="
 const f = this.closest('figure'), k = Number(this.value);
 f.querySelector('img').src = 'data:image/png;base64,' + f.dataset.frames.split(' ')[k];
 const text = this.dataset.texts.split('|')[k];
