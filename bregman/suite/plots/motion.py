@@ -92,7 +92,8 @@ f.timer = setInterval(() => {{
 if (!f.isConnected || Number(s.value) >= last) return stop();
 s.value = Number(s.value) + 1; s.oninput(); }}, {pause}); }}">&#9654;</button>
 <input type="range" min="0" max="{last}" value="{at}" step="1" aria-label="{label}"
- data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}" style="flex:1" oninput="
+ data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}"
+ style="flex:1" oninput="
 const f = this.closest('figure'), k = Number(this.value);
 f.querySelector('img').src = 'data:image/png;base64,' + f.dataset.frames.split(' ')[k];
 const text = this.dataset.texts.split('|')[k];
