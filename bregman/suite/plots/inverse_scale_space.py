@@ -1,7 +1,7 @@
-"""The figures of notebook 01: scale space, Bregman distances, shapes of J, contrast regained.
+"""The figures of notebook 01: waiting, shrinkage, Bregman distances, flows, contrast, shapes of J.
 
-Colours follow the algorithm through all notebooks: LinBreg pink, proximal methods vermilion, exact
-flows black, Bregman iteration blue, gradient descent gray.
+Colours follow the algorithm through all notebooks: Bregman methods blue, ISTA red, exact flows
+black, gradient descent gray.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,240 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import LightSource
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from bregman.regularizers import L1, Regularizer
 from bregman.suite.convex import ExactFlow, Path, bregman_distance
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
+from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PALETTE, PINK, RED, STYLE
+
+LINBREG, ISTA, DESCENT = PALETTE["LinBreg"], PALETTE["ProxGD"], PALETTE["SGD"]
+WAITING_ROOM = "#E6EBF2"
+# of the time axis of one weight
+_END = 6.0
+
+
+def pull_and_wait(
+    v: Sequence[float],
+    waiting: Sequence[float],
+    pulled: Sequence[float],
+    *,
+    lam: float,
+    tau: float,
+    upto: int | None = None,
+) -> Figure:
+    """One weight twice: pulled towards zero by a penalty, or waiting at zero behind a threshold.
+
+    Args:
+        v: K values of the memory.
+        waiting: the weight that is read off it.
+        pulled: the weight of gradient steps with a pull.
+        lam: the threshold, and the pull.
+        tau: the step size.
+        upto: how many of the steps are drawn, None for all.
+
+    Returns:
+        Two panels over the time k tau, v and theta, with axes that do not depend on ``upto``.
+    """
+    clock, shown = tau * np.arange(len(v)), slice(None, None if upto is None else upto + 1)
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.6))
+        left.axhspan(-lam, lam, color=WAITING_ROOM, lw=0)
+        left.axhline(lam, color=BLACK, ls="--", lw=0.9)
+        left.text(clock[-1], lam + 0.03, r"$\lambda$", ha="right")
+        left.text(clock[-1], 0.05, "waiting room: the weight is zero", ha="right")
+        left.plot(clock[shown], v[shown], ".-", color=LINBREG, ms=4, lw=0.9)
+        left.set(title="the memory $v$", xlabel=r"time $t = k\tau$")
+        left.set(ylim=(-0.1, 1.25 * max(*v, lam)), xlim=(-0.1, clock[-1] + 0.1))
+        for values, style, color, name in (
+            (pulled, ":", ISTA, "pulled"), (waiting, ".-", LINBREG, "waiting")
+        ):  # fmt: skip
+            right.plot(clock[shown], values[shown], style, color=color, ms=4, lw=1.5, label=name)
+        right.set(title=r"the weight $\theta$", xlabel=r"time $t = k\tau$")
+        right.set(ylim=(-0.05, 1.25), xlim=left.get_xlim())
+        right.legend(loc="center right")
+    return fig
+
+
+def proximal_map(reg: Regularizer, x: float, step: float = 1.0) -> Figure:
+    """The prox as a minimum: a parabola around x, plus J.
+
+    Args:
+        reg: J, of one variable.
+        x: the point whose prox is wanted, in [-2.5, 2.5].
+        step: the factor in front of J.
+
+    Returns:
+        Two panels with fixed axes: what is minimized, and the map x -> prox(x).
+    """
+    grid = torch.linspace(-2.5, 2.5, 401, dtype=torch.float64)
+    values = torch.tensor([float(step * reg(z)) for z in grid.unsqueeze(1)])
+    parabola = (grid - x).square() / 2
+    least = float(reg.prox(torch.tensor([x], dtype=torch.float64), step))
+    height = float((values + parabola)[(grid - least).abs().argmin()])
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+        left.plot(grid, parabola, color=GRAY, ls="--", label=r"$\frac{1}{2}(z - x)^2$")
+        left.plot(grid, values, color=BLACK, ls=":", label="$J(z)$")
+        left.plot(grid, values + parabola, color=RED, lw=1.8, label="their sum")
+        left.plot(x, 0, "o", color=GRAY, label=f"$x$ = {x:g}", zorder=3, clip_on=False)
+        left.plot(least, height, "o", color=RED, label=f"prox$(x)$ = {least:.2f}", zorder=3)
+        left.set(xlabel="$z$", ylim=(0, 6), xlim=(-2.5, 2.5), title="what is minimized")
+        left.legend(loc="upper center", ncols=2)
+        right.plot(grid, grid, color=GRAY, ls="--", label="identity")
+        mapped = torch.cat([reg.prox(z, step) for z in grid.unsqueeze(1)])
+        right.plot(grid, mapped, color=RED, lw=1.8, label="prox")
+        right.plot(x, least, "o", color=RED)
+        right.set(xlabel="$x$", title=r"$x \to \mathrm{prox}_J(x)$", xlim=(-2.5, 2.5))
+        right.set(ylim=(-2.5, 2.5))
+        right.legend(loc="upper left")
+    return fig
+
+
+def flow_frame(f: Tensor, u: Tensor, p: Tensor, lam: float, t: float) -> Figure:
+    """The inverse TV flow of a signal at one time: what is there, and what is on its way.
+
+    Args:
+        f: (n,), the data.
+        u: (n,), the state.
+        p: (n - 1,), the subgradient at each possible jump.
+        lam: its bound.
+        t: the time.
+
+    Returns:
+        Two panels with fixed axes.
+    """
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.5))
+        left.step(range(len(f)), f, color=GRAY, lw=0.8, where="mid", label="data $f$")
+        left.step(range(len(u)), u, color=BLACK, where="mid", label="$u(t)$")
+        left.set(title=f"signal, $t$ = {t:.2f}", ylim=(-0.35, 1.6), xlabel="sample")
+        left.legend(loc="upper center", ncols=2)
+        places = np.arange(1, len(f)) - 0.5
+        touching = p.abs() >= lam * (1 - 1e-9)
+        right.axhspan(-1, 1, color=WAITING_ROOM, lw=0)
+        right.plot(places, p / lam, color=GRAY, lw=0.9)
+        right.plot(places[touching], (p / lam)[touching], "o", color=BLACK, ms=4)
+        right.set(title=r"subgradient $p / \lambda$ at each jump", ylim=(-1.15, 1.15))
+        right.set(xlabel="between samples", yticks=(-1, 0, 1))
+    return fig
+
+
+def band_frame(f: Tensor, bands: Tensor, times: Tensor, k: int) -> Figure:
+    """The TV spectrum of a signal, and its bands added up to the k-th.
+
+    Args:
+        f: (n,), the data.
+        bands: (K, n), the mean value, then what each event of the flow adds.
+        times: (K,), the events; 0 for the mean.
+        k: the band to show.
+
+    Returns:
+        Three panels with fixed axes: spectrum, band, sum so far.
+    """
+    sizes = bands.norm(dim=1)
+    with plt.style.context(STYLE):
+        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.3))
+        left.vlines(times[1:], 0, sizes[1:], color=GRAY, lw=1)
+        left.vlines(times[1 : k + 1], 0, sizes[1 : k + 1], color=BLUE, lw=1.4)
+        left.set(title="spectrum: size of each band", xlabel="time $t$", xscale="log")
+        left.set_ylim(0, 1.1 * float(sizes[1:].max()))
+        middle.step(range(len(f)), bands[k], color=BLUE, where="mid")
+        middle.set(title=f"band {k}", ylim=(-0.6, 1.4), xlabel="sample")
+        right.step(range(len(f)), f, color=GRAY, lw=0.8, where="mid")
+        right.step(range(len(f)), bands[: k + 1].sum(0), color=BLACK, where="mid")
+        right.set(title=f"bands 0 to {k} added", ylim=(-0.35, 1.4), xlabel="sample")
+    return fig
+
+
+def growing_image(images: Sequence[ArrayLike], data: ArrayLike, k: int) -> Figure:
+    """An image at the k-th step of Bregman iteration, and what it still lacks.
+
+    Args:
+        images: u^1, u^2, ...
+        data: the image f that they approach.
+        k: the step, counted from 1.
+
+    Returns:
+        Two images, the second on the scale +-0.3.
+    """
+    u = np.asarray(images[k - 1])
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.75))
+        _image(left, u, f"$u^{{{k}}}$")
+        _image(right, (np.asarray(data) - u) / 0.6 + 0.5, f"$f - u^{{{k}}}$, gray is zero")
+    return fig
+
+
+def denoising_step(
+    clean: ArrayLike, data: ArrayLike, images: Sequence[ArrayLike], k: int, sigma: float
+) -> Figure:
+    """A noisy image at the k-th step of Bregman iteration: was this the time to stop?
+
+    Args:
+        clean: (H, W), the image without noise.
+        data: (H, W), the data f.
+        images: u^1, u^2, ...
+        k: the step, counted from 1.
+        sigma: the noise level.
+
+    Returns:
+        Three panels: the image, its residual on the scale +-0.3, error and residual over all steps.
+    """
+
+    def distances(target: ArrayLike) -> list[float]:
+        return [
+            float(np.sqrt(np.square(np.asarray(u) - np.asarray(target)).mean())) for u in images
+        ]
+
+    u, steps = np.asarray(images[k - 1]), range(1, len(images) + 1)
+    with plt.style.context(STYLE):
+        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.5))
+        _image(left, u, f"$u^{{{k}}}$")
+        _image(middle, (np.asarray(data) - u) / 0.6 + 0.5, f"$f - u^{{{k}}}$")
+        errors, residuals = distances(clean), distances(data)
+        right.plot(steps, errors, ".-", color=BLUE, label="error")
+        right.plot(steps, residuals, ".--", color=PINK, label="residual")
+        right.plot([k, k], [errors[k - 1], residuals[k - 1]], "o", color=BLACK)
+        right.axhline(sigma, color=BLACK, lw=0.8)
+        right.text(steps[-1], 1.02 * sigma, r"$\sigma$", ha="right")
+        right.set(
+            xlabel="step $k$", ylim=(0, 1.1 * max(residuals)), title="distance to clean, to data"
+        )
+        right.legend(loc="lower left")
+    return fig
+
+
+def unit_balls(regs: Mapping[str, Regularizer]) -> Figure:
+    """The unit ball J <= 1 in three variables, where one can see sparsity across groups.
+
+    Args:
+        regs: from a title to a J that takes (3,) and is homogeneous, J(s x) = s J(x).
+
+    Returns:
+        One panel per J.
+    """
+    across = torch.linspace(0, 2 * torch.pi, 73, dtype=torch.float64)
+    down = torch.linspace(0, torch.pi, 37, dtype=torch.float64)
+    a, b = torch.meshgrid(across, down, indexing="ij")
+    directions = torch.stack([a.cos() * b.sin(), a.sin() * b.sin(), b.cos()], dim=-1)
+    with plt.style.context(STYLE):
+        fig = plt.figure(figsize=(7.2, 2.7))
+        for k, (title, reg) in enumerate(regs.items()):
+            ax = fig.add_subplot(1, len(regs), k + 1, projection="3d")
+            sizes = torch.stack([reg(d) for d in directions.reshape(-1, 3)]).reshape(a.shape)
+            x, y, z = (directions / sizes.unsqueeze(-1)).unbind(-1)
+            ax.plot_surface(x.numpy(), y.numpy(), z.numpy(), color="#B9D3EE", lw=0.2,
+                            edgecolor="#5F86AE", rstride=2, cstride=2,
+                            lightsource=LightSource(azdeg=300, altdeg=60))  # fmt: skip
+            ax.set(title=title, xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+            ax.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zticks=(-1, 0, 1))
+            ax.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$", zlabel=r"$\theta_3$")
+            ax.set_box_aspect((1, 1, 1), zoom=0.85)
+            ax.view_init(elev=22, azim=32)
+    return fig
 
 
 def signal_scale_spaces(
@@ -44,7 +271,7 @@ def signal_scale_spaces(
                 ax.step(range(len(signal)), signal, color=GRAY, lw=0.8, where="mid")
                 ax.step(range(len(signal)), state, color=color, where="mid")
                 ax.set_title(f"{name}, $t$ = {time:.3g}" if count == 1 else f"$t$ = {time:.3g}")
-                ax.set(yticks=(0, 0.5, 1), xticks=(0, 30, 60, 90))
+                ax.set(yticks=(0, 0.5, 1), xticks=(0, 30, 60, 90), ylim=(-0.35, 1.4))
                 if k == 0 and count > 1:
                     ax.set_ylabel(name)
     return fig
@@ -71,12 +298,11 @@ def image_scale_spaces(rows: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
     return fig
 
 
-def subgradients(reg: L1, step: float, slopes: Sequence[float]) -> Figure:
+def subgradients(reg: L1, slopes: Sequence[float]) -> Figure:
     """J = lam |x| in one variable: its tangents at zero, its subdifferential, its prox.
 
     Args:
         reg: J.
-        step: the factor in front of J in the prox.
         slopes: of the tangents at zero; those outside [-lam, lam] are no subgradients.
 
     Returns:
@@ -91,17 +317,17 @@ def subgradients(reg: L1, step: float, slopes: Sequence[float]) -> Figure:
             inside = abs(slope) <= lam
             name = "slope in $[-\\lambda, \\lambda]$" if inside else "slope outside"
             known = name in left.get_legend_handles_labels()[1]
-            look = {"color": PINK if inside else GRAY, "ls": "-" if inside else "--"}
+            look = {"color": BLUE if inside else GRAY, "ls": "-" if inside else "--"}
             left.plot(x, slope * x, lw=1, label=None if known else name, **look)
         left.set(title="tangents at 0", xlabel="$x$", ylim=(-1.2 * lam, 3.2 * lam))
         left.legend(loc="upper center")
-        middle.plot([-2, 0, 0, 2], [-lam, -lam, lam, lam], color=PINK, lw=2)
+        middle.plot([-2, 0, 0, 2], [-lam, -lam, lam, lam], color=BLUE, lw=2)
         middle.set(title=r"subdifferential $\partial J(x)$", xlabel="$x$", ylabel="$p$")
         middle.set(yticks=(-lam, 0, lam), ylim=(-1.6 * lam, 1.6 * lam))
         middle.set_yticklabels((r"$-\lambda$", "0", r"$\lambda$"))
         right.plot(x, x, color=GRAY, ls="--", label="identity")
-        right.plot(x, reg.prox(x, step), color=RED, lw=2, label="prox")
-        right.set(title=r"shrinkage $\mathrm{prox}_{sJ}(x)$", xlabel="$x$")
+        right.plot(x, reg.prox(x), color=RED, lw=2, label="prox")
+        right.set(title=r"shrinkage $\mathrm{prox}_J(x)$", xlabel="$x$")
         right.legend(loc="upper left")
     return fig
 
@@ -130,7 +356,7 @@ def bregman_gaps(cases: Mapping[str, tuple[Regularizer, float, float, float]]) -
                     label=f"$D$ = {gap:.2f}")  # fmt: skip
             ax.plot(theta, touch, "o", color=BLUE, ms=5, label=rf"$\theta = {theta:g}$")
             ax.plot(z, top, "o", color=PINK, ms=5, label=f"$z = {z:g}$")
-            ax.set(title=title, ylim=(-1.1, 3.6), xlim=(-2, 2))
+            ax.set(title=title, ylim=(-1.1, 3.6), xlim=(-2, 2), xlabel="weight")
             ax.legend(loc="upper center", ncols=2, columnspacing=1, handlelength=1.4)
     return fig
 
@@ -139,51 +365,51 @@ def one_weight(flow: ExactFlow, path: Path, ista: Tensor, descent: Tensor) -> Fi
     """A single weight: v has to travel to lambda before theta may leave zero.
 
     Args:
-        flow: the exact inverse scale space flow, theta of shape (1,).
+        flow: the exact inverse scale space flow, theta of shape (1,), towards 1.
         path: LinBreg with every iterate and one step size tau, for J = L1(lam).
         ista: (K, 1), the iterates of proximal gradient descent with the same tau.
         descent: (K, 1), those of gradient descent.
 
     Returns:
-        Two panels over the time t = k tau: v and theta.
+        Two panels over the time t = k tau, v and theta, with fixed axes: what leaves them diverges.
     """
     tau = float(path.taus[0])
-    end = tau * len(path.taus)
-    fine = torch.linspace(0, end, 1000, dtype=torch.float64)
+    fine = torch.linspace(0, _END, 1000, dtype=torch.float64)
     clock = tau * path.iterations
     lam = path.reg.lam if isinstance(path.reg, L1) else float("nan")
     with plt.style.context(STYLE):
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
-        left.axhspan(-lam, lam, color=GRAY, alpha=0.3, lw=0)
-        left.axhline(lam, color=GRAY, ls="--", lw=1)
-        left.text(end, lam, r"$\lambda$ ", ha="right", va="bottom")
+        left.axhspan(-lam, lam, color=WAITING_ROOM, lw=0)
+        left.axhline(lam, color=BLACK, ls="--", lw=0.9)
+        left.text(0.1, lam + 0.05, r"$\lambda$")
         left.plot(fine, flow.p_at(fine)[:, 0], color=BLACK, label="flow: $p$")
-        left.plot(clock, path.v[:, 0], ".-", color=PINK, ms=3, lw=0.8, label="LinBreg: $v$")
+        left.plot(clock, path.v[:, 0], ".-", color=LINBREG, ms=3, lw=0.8, label="LinBreg: $v$")
         left.set(title="the subgradient moves first", xlabel=r"time $t = k\tau$")
-        left.set(ylim=(min(-0.1, 1.2 * float(path.v.min())), 1.15 * max(lam, float(path.v.max()))))
-        left.legend(loc="lower right")
+        left.set(ylim=(-0.5, 3.2), xlim=(0, _END))
+        left.legend(loc="upper right")
         times = tau * torch.arange(len(ista))
-        right.plot(times, descent[:, 0], color=GRAY, lw=1.8, label="gradient descent")
-        right.plot(times, ista[:, 0], ":", color=RED, lw=1.8, label="ISTA")
+        right.plot(times, descent[:, 0], color=DESCENT, lw=1.8, label="gradient descent")
+        right.plot(times, ista[:, 0], ":", color=ISTA, lw=1.8, label="ISTA")
         right.plot(fine, flow.theta_at(fine)[:, 0], color=BLACK, label="flow")
-        right.plot(clock, path.theta[:, 0], ".-", color=PINK, ms=3, lw=0.8, label="LinBreg")
+        right.plot(clock, path.theta[:, 0], ".-", color=LINBREG, ms=3, lw=0.8, label="LinBreg")
         right.set(title=r"the weight $\theta$", xlabel=r"time $t = k\tau$")
-        right.legend(loc="lower right")
+        right.set(ylim=(-0.5, 2.5), xlim=(0, _END))
+        right.legend(loc="upper right", ncols=2)
     return fig
 
 
-def shapes(regs: Mapping[str, Regularizer], step: float) -> Figure:
+def shapes(regs: Mapping[str, Regularizer]) -> Figure:
     """What a regularizer of two variables wants: its level sets, and where its prox moves points.
 
     Args:
         regs: from a title to J, which takes tensors of shape (2,).
-        step: the factor in front of J in the prox.
 
     Returns:
-        Two rows, one column per J. The unit ball J <= 1 is filled; a dot is where an arrow ends.
+        Two rows, one column per J; below, the prox of J / 2. The unit ball J <= 1 is filled; a dot
+        is where an arrow ends.
     """
     fine = torch.linspace(-1.6, 1.6, 161, dtype=torch.float64)
-    coarse = torch.linspace(-1.5, 1.5, 7, dtype=torch.float64)
+    coarse = torch.linspace(-1.5, 1.5, 5, dtype=torch.float64)
     grid = torch.cartesian_prod(fine, fine)
     points = torch.cartesian_prod(coarse, coarse)
     with plt.style.context(STYLE):
@@ -196,7 +422,7 @@ def shapes(regs: Mapping[str, Regularizer], step: float) -> Figure:
             upper.contourf(fine, fine, values, levels=[-1, 1], colors=[BLUE], alpha=0.35)
             upper.contour(fine, fine, values, levels=[0.5, 1, 1.5], colors=[BLUE],
                           linewidths=[0.8, 1.6, 0.8])  # fmt: skip
-            moved = torch.vmap(lambda x, reg=reg: reg.prox(x, step))(points)
+            moved = torch.vmap(lambda x, reg=reg: reg.prox(x, 0.5))(points)
             move = moved - points
             lower.quiver(*points.T, *move.T, angles="xy", scale_units="xy", scale=1, color=GRAY,
                          width=0.009, headwidth=4)  # fmt: skip
@@ -206,7 +432,7 @@ def shapes(regs: Mapping[str, Regularizer], step: float) -> Figure:
                 ax.set(aspect="equal", xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), xticks=(-1, 0, 1))
                 ax.set(yticks=(-1, 0, 1))
         axes[0, 0].set_ylabel(r"$J(x) \leq 1$")
-        axes[1, 0].set_ylabel(r"$x \to \mathrm{prox}_{sJ}(x)$")
+        axes[1, 0].set_ylabel(r"$x \to \mathrm{prox}_{J/2}(x)$")
     return fig
 
 
@@ -282,8 +508,8 @@ def denoising_errors(
             ax.set(title=title, xlabel="Bregman step $k$", xticks=steps[:: len(steps) // 5 or 1])
         axes[0].axhline(sigma, color=BLACK, lw=0.8)
         axes[1].axhline(sigma, color=BLACK, lw=0.8)
-        axes[1].text(steps[-1], sigma, r"$\sigma$", ha="right", va="bottom")
-        axes[0].text(steps[0], sigma, r"noise $\sigma$", ha="left", va="bottom")
+        axes[1].text(steps[-1], 1.003 * sigma, r"$\sigma$", ha="right", va="bottom")
+        axes[0].text(steps[-1], 1.02 * sigma, r"noise $\sigma$", ha="right", va="bottom")
         axes[0].set_ylim(0, 1.15 * sigma)
         axes[2].legend(loc="upper right")
     return fig

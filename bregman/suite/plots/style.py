@@ -67,7 +67,7 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def picture(
-    fig: Figure, *, tight: bool = True, dpi: float = 220, colors: int = 128
+    fig: Figure, *, tight: bool = True, dpi: float = 220, colors: int = 255
 ) -> tuple[bytes, tuple[int, int]]:
     """A figure as a small PNG, and the width and height in pixels at which it is meant to be seen.
 
