@@ -22,6 +22,7 @@ from bregman.suite.convex import (
 )
 from bregman.suite.plots import convex_toy_problems as convex
 from bregman.suite.plots import inverse_scale_space as scale_space
+from bregman.suite.plots.convex_toy_problems import trajectories
 
 
 @pytest.fixture(autouse=True)
@@ -308,10 +309,10 @@ def test_errors_of_zero_have_a_place_on_a_logarithmic_axis(problem):
     errors = {"Lasso": [0.1, 1.0], "LinBreg": [0.0, 1e-15]}
     _, right = convex.bias(truth, {"Lasso": 0.9 * truth}, [0.1, 1.0], errors, "").axes
     _, drawn = lines(right, "LinBreg")
-    np.testing.assert_array_equal(drawn, [convex.FLOOR, 1e-15])
+    np.testing.assert_array_equal(drawn, [trajectories.FLOOR, 1e-15])
     (ax,) = convex.exact_regularization([0.1, 1.0], [0.5, 0.0], 0.4).axes
     _, drawn = lines(ax, "LinBreg, limit")
-    np.testing.assert_array_equal(drawn, [0.5, convex.FLOOR])
+    np.testing.assert_array_equal(drawn, [0.5, trajectories.FLOOR])
     x, _ = lines(ax, r"computed threshold $\delta^*$")
     assert set(x) == {0.4}
 

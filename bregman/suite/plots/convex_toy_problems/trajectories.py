@@ -1,8 +1,4 @@
-"""The figures of notebook 02: paths, bias, two planes, exact regularization, structure, stopping.
-
-Colours follow the algorithm through all notebooks: LinBreg blue, with momentum green, AdaBreg pink,
-ISTA red, the Lasso ochre, exact flows black; what is to be found is purple.
-"""
+"""Figures of vectors over time: paths, the Lasso, two planes, inertia, exact regularization."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +17,7 @@ from bregman.suite.plots.style import BLACK, GRAY, PALETTE, PURPLE, STYLE
 # what stands for zero on a logarithmic axis
 FLOOR = 1e-16
 LINBREG, ISTA, LASSO, TRUTH = PALETTE["LinBreg"], PALETTE["ProxGD"], PALETTE["Lasso"], PURPLE
-_COLORS = PALETTE | {"ISTA": ISTA, "exact flow": BLACK, "gradient descent": GRAY}
+COLORS = PALETTE | {"ISTA": ISTA, "exact flow": BLACK, "gradient descent": GRAY}
 
 
 def sparse_paths(
@@ -52,24 +48,26 @@ def sparse_paths(
         for ax in (bregman, subgrad):
             for event in flow.times[1:]:
                 ax.axvline(event, color=GRAY, ls="--", lw=0.7)
-        _lines(bregman, clock, path.theta, LINBREG, "LinBreg", lw=1.6)
-        _lines(bregman, fine, flow.theta_at(fine), BLACK, "exact flow", lw=0.9)
+        draw_lines(bregman, clock, path.theta, LINBREG, "LinBreg", lw=1.6)
+        draw_lines(bregman, fine, flow.theta_at(fine), BLACK, "exact flow", lw=0.9)
         bregman.set(title=r"$\theta$ along LinBreg and the flow", xlabel=r"time $t = k\tau$")
         bregman.set(ylabel=r"$\theta_i$", xlim=(0, end), ylim=(-1.1 * reach, 1.5 * reach))
-        _legend(bregman)
+        thin_legend(bregman)
         p = flow.p_at(fine) / lam
-        _lines(subgrad, fine, p[:, ~visited], GRAY, "entries that stay zero", lw=0.4)
-        _lines(subgrad, fine, p[:, visited & stays], BLACK, "entries that stay", lw=1.2)
+        draw_lines(subgrad, fine, p[:, ~visited], GRAY, "entries that stay zero", lw=0.4)
+        draw_lines(subgrad, fine, p[:, visited & stays], BLACK, "entries that stay", lw=1.2)
         if bool((visited & ~stays).any()):
-            _lines(subgrad, fine, p[:, visited & ~stays], _COLORS["AdaBreg"], "come and go", lw=1.4)
+            draw_lines(
+                subgrad, fine, p[:, visited & ~stays], COLORS["AdaBreg"], "come and go", lw=1.4
+            )
         subgrad.set(title=r"events: $|p_i|$ reaches $\lambda$", xlabel=r"time $t$")
         subgrad.set(yticks=(-1, 0, 1), ylim=(-1.1, 2.2), ylabel=r"$p_i / \lambda$", xlim=(0, end))
-        _legend(subgrad)
+        thin_legend(subgrad)
         steps = torch.arange(len(ista))
-        _lines(prox, steps, ista, ISTA, "ISTA", lw=0.9)
+        draw_lines(prox, steps, ista, ISTA, "ISTA", lw=0.9)
         prox.set(title=r"$\theta$ along ISTA", xlabel="iteration $k$", ylabel=r"$\theta_i$")
         prox.set(xscale="symlog", xlim=(0, count), ylim=(-1.1 * reach, 1.5 * reach))
-        _legend(prox)
+        thin_legend(prox)
         counts.plot(steps, (ista != 0).sum(1), color=ISTA, ls=":", label="ISTA")
         counts.plot(path.iterations, (path.theta != 0).sum(1), color=LINBREG, label="LinBreg")
         counts.axhline(int(stays.sum()), color=TRUTH, ls="--", lw=1.2, label="truth")
@@ -95,7 +93,7 @@ def time_average(
         Two panels over t: the flow; the Lasso path with the averages on it.
     """
     shown = (flow.theta != 0).any(0)
-    colors = [_COLORS["AdaBreg"] if i == false else None for i in shown.nonzero().flatten()]
+    colors = [COLORS["AdaBreg"] if i == false else None for i in shown.nonzero().flatten()]
     with plt.style.context(STYLE):
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), sharex=True, sharey=True)
         fine = torch.linspace(0, float(times[-1]), 2000, dtype=torch.float64)
@@ -203,7 +201,7 @@ def inertia(times: Tensor, curves: Mapping[str, Tensor], points: Mapping[str, tu
     Returns:
         Two panels over time: v and theta.
     """
-    looks = ((BLACK, LINBREG), (_COLORS["AdaBreg"], _COLORS["LinBreg β=0.9"]))
+    looks = ((BLACK, LINBREG), (COLORS["AdaBreg"], COLORS["LinBreg β=0.9"]))
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.7))
         for k, (ax, name) in enumerate(zip(axes, ("$v$", r"$\theta$"), strict=True)):
@@ -215,55 +213,6 @@ def inertia(times: Tensor, curves: Mapping[str, Tensor], points: Mapping[str, tu
                 ax.plot(times, values[:, k], color=line, lw=1.2, label=flow)
             ax.set(title=name, xlabel=r"time $t = k\tau$")
         axes[1].legend(loc="lower right")
-    return fig
-
-
-def random_groups(sizes: Sequence[int], norms: Sequence[Tensor]) -> Figure:
-    """Norms of random gradients of groups of different sizes, before and after weighting.
-
-    Args:
-        sizes: the numbers n_g of entries.
-        norms: for each size, the norms of random gradients.
-
-    Returns:
-        Two panels.
-    """
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.6))
-        for n, values in zip(sizes, norms, strict=True):
-            left.plot([n] * len(values), values, ".", color=LINBREG, ms=3, alpha=0.4)
-            right.plot([n] * len(values), values / n**0.5, ".", color=LINBREG, ms=3, alpha=0.4)
-        left.plot(sizes, [n**0.5 for n in sizes], color=BLACK, ls="--", label=r"$\sqrt{n_g}$")
-        right.axhline(1, color=BLACK, ls="--", label="threshold with the weight")
-        left.axhline(1, color=GRAY, ls=":", label="threshold without it")
-        left.set(title="norm of a random gradient", yscale="log", ylim=(2e-3, 1e3))
-        right.set(title=r"divided by $\sqrt{n_g}$", ylim=(0, 3.2))
-        for ax in (left, right):
-            ax.set(xscale="log", xlabel="entries of the group $n_g$", xticks=sizes)
-            ax.set_xticklabels([str(n) for n in sizes])
-            ax.minorticks_off()
-            ax.legend(loc="upper left" if ax is left else "upper right")
-    return fig
-
-
-def stopping_rules(errors: Mapping[str, Sequence[float]]) -> Figure:
-    """How far several rules end from the truth, over many draws.
-
-    Args:
-        errors: from the name of a rule to its errors, one per draw.
-
-    Returns:
-        One row per rule: each draw a dot, the median a bar.
-    """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 0.45 * len(errors) + 0.9))
-        for row, (name, values) in enumerate(errors.items()):
-            color = LASSO if "Lasso" in name else LINBREG
-            ax.plot(values, [row] * len(values), "o", color=color, ms=4, alpha=0.45)
-            ax.plot([np.median(values)] * 2, [row - 0.3, row + 0.3], color=color, lw=2.5)
-        ax.set(yticks=range(len(errors)), ylim=(len(errors) - 0.5, -0.5), xlim=(0, None))
-        ax.set_yticklabels(list(errors))
-        ax.set(xlabel=r"error $\|\theta - \theta_{\mathrm{true}}\|$, a bar is the median")
     return fig
 
 
@@ -280,7 +229,7 @@ def coefficients(truth: Tensor, estimates: Mapping[str, Tensor], title: str = ""
     """
     with plt.style.context(STYLE):
         fig, ax = plt.subplots(figsize=(7.2, 2.5))
-        _coefficients(ax, truth, estimates)
+        draw_coefficients(ax, truth, estimates)
         ax.set_title(title)
     return fig
 
@@ -307,12 +256,12 @@ def bias(
     markers = {"LinBreg": "x", "exact flow": "+"}
     with plt.style.context(STYLE):
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), width_ratios=(3, 2))
-        _coefficients(left, truth, estimates)
+        draw_coefficients(left, truth, estimates)
         left.set_title(title)
         for name, values in errors.items():
             shown = np.maximum(np.asarray(values, dtype=float), FLOOR)
             right.loglog(lams, shown, markers.get(name, "o") + "-", ms=4, lw=1,
-                         color=_COLORS[name], label=name)  # fmt: skip
+                         color=COLORS[name], label=name)  # fmt: skip
         right.set(xlabel=r"$\lambda$", title=r"$\|\theta - \theta_{\mathrm{true}}\|$")
         right.legend(loc="center left")
     return fig
@@ -341,181 +290,18 @@ def exact_regularization(
     return fig
 
 
-def matrices(values: Mapping[str, Tensor]) -> Figure:
-    """Matrices side by side, on one colour scale; an entry that is exactly zero is hatched.
-
-    Args:
-        values: from a title to a matrix; all of one shape.
-
-    Returns:
-        One panel per matrix, and a colour bar.
-    """
-    rows, cols = next(iter(values.values())).shape
-    limit = max(float(value.abs().max()) for value in values.values())
-    width = 7.2 / (len(values) + 0.3)
-    with plt.style.context(STYLE):
-        height = min(3.2, width * rows / cols + 0.5)
-        fig, axes = plt.subplots(1, len(values), figsize=(7.2, height), squeeze=False)
-        for ax, (title, value) in zip(axes.flat, values.items(), strict=True):
-            shown = np.ma.masked_equal(value.numpy(), 0.0)
-            # crosses, so that exact zeros are told from small numbers
-            ax.set_facecolor("white")
-            ax.patch.set(hatch="xxxx", edgecolor="#C4C4C4", linewidth=0)
-            picture = ax.imshow(shown, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
-            ax.set(title=title, xticks=(), yticks=())
-            ax.grid(False)
-            ax.spines[:].set(edgecolor="#888888", linewidth=0.8)
-        fig.colorbar(picture, ax=axes, shrink=0.9, pad=0.02)
-    return fig
-
-
-def singular_values(path: Path, truth: Tensor, *, top: float, span: tuple[float, float]) -> Figure:
-    """The singular values of the iterates over time.
-
-    Args:
-        path: LinBreg with one step size, theta a matrix.
-        truth: the matrix to be found; its singular values are drawn as dotted lines.
-        top: where the axis of singular values ends.
-        span: the limits of the axis of time.
-
-    Returns:
-        One panel.
-    """
-    values = torch.linalg.svdvals(path.theta)
-    clock = float(path.taus[0]) * path.iterations
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(5, 2.6))
-        for k, value in enumerate(x for x in torch.linalg.svdvals(truth) if x > 1e-10):
-            ax.axhline(float(value), color=TRUTH, ls=":", lw=1.6, label=None if k else "truth")
-        _lines(ax, clock, values, LINBREG, "LinBreg, nuclear norm")
-        ax.set(xlabel=r"time $t = k\tau$", ylabel="singular values", xscale="log")
-        ax.set(xlim=span, ylim=(-0.03 * top, top))
-        _legend(ax)
-    return fig
-
-
-def early_stopping(
-    flow: ExactFlow,
-    path: Path,
-    truth: Tensor,
-    noise_loss: float,
-    stop: int,
-    lasso_error: float | None = None,
-) -> Figure:
-    """Error and loss over time under noise, and where the discrepancy principle stops.
-
-    Args:
-        flow: the exact flow.
-        path: LinBreg with one step size.
-        truth: (n,).
-        noise_loss: the loss that the noise alone leaves.
-        stop: the index of the flow's event at which to stop.
-        lasso_error: the least error on the Lasso path, where known.
-
-    Returns:
-        Two panels over time.
-    """
-    clock = float(path.taus[0]) * path.iterations
-    first = float(flow.times[1])
-    end = float(clock[-1])
-    fine = torch.cat([first * torch.tensor([0.3]), flow.times[1:].clamp(max=end)])
-    states = flow.theta_at(fine)
-    losses = torch.stack([path.problem.f(theta) for theta in states])
-    errors = (states - truth).norm(dim=1)
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), sharex=True)
-        for ax, exact, iterated in (
-            (left, errors, (path.theta - truth).norm(dim=1)),
-            (right, losses, path.losses),
-        ):
-            ax.axvline(float(flow.times[stop]), color=GRAY, ls="--", label="discrepancy: stop")
-            ax.plot(clock[1:], iterated[1:], color=LINBREG, lw=1.6, label="LinBreg")
-            ax.step(fine, exact, color=BLACK, lw=1, where="post", label="exact flow")
-            ax.set(xlabel=r"time $t = k\tau$", xscale="log", xlim=(float(fine[0]), end))
-        if lasso_error is not None:
-            left.axhline(lasso_error, color=LASSO, ls=":", lw=1.6, label="best Lasso")
-        right.axhline(noise_loss, color=TRUTH, ls=":", lw=1.6, label="loss that noise alone leaves")
-        left.set(title=r"error $\|\theta - \theta_{\mathrm{true}}\|$", ylim=(0, None))
-        right.set(title=r"loss $\mathcal{L}(\theta)$", yscale="log")
-        left.legend(loc="upper right")
-        right.legend(loc="upper right")
-    return fig
-
-
-def stopping_time(
-    truth: Tensor, flow: ExactFlow, t: float, level: float, *, top: float, end: float
-) -> Figure:
-    """The exact flow of noisy data at one time, and its error over time.
-
-    Args:
-        truth: (n,).
-        flow: the exact flow.
-        t: when it is stopped.
-        level: when the discrepancy principle stops it.
-        top: where the axis of the error ends.
-        end: where the axis of time ends.
-
-    Returns:
-        Two panels with fixed axes.
-    """
-    times = torch.linspace(0, end, 600, dtype=torch.float64)
-    errors = (flow.theta_at(times) - truth).norm(dim=1)
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.7), width_ratios=(3, 2))
-        _coefficients(left, truth, {"exact flow": flow.theta_at(t)})
-        left.set_title(f"flow at $t$ = {t:.3g}")
-        right.plot(times, errors, color=BLACK, drawstyle="steps-post")
-        right.axvline(level, color=GRAY, ls="--", label="discrepancy: stop")
-        right.plot(t, float((flow.theta_at(t) - truth).norm()), "o", color=BLACK)
-        right.set(title="error", xlabel="time $t$", ylim=(0, top), xlim=(0, end))
-        right.legend(loc="upper right")
-    return fig
-
-
-def classification(
-    path: Path,
-    relevant: Tensor,
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    floor: float,
-) -> Figure:
-    """Logistic regression: the weights of LinBreg, and test loss against the number of weights.
-
-    Args:
-        path: LinBreg with one step size, theta of shape (n,).
-        relevant: (n,) booleans, the features that matter.
-        curves: from a name to numbers of non-zeros and test losses.
-        floor: the test loss of the true weights.
-
-    Returns:
-        Two panels.
-    """
-    clock = float(path.taus[0]) * path.iterations
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
-        _lines(left, clock, path.theta[:, ~relevant], GRAY, "irrelevant", lw=0.7)
-        _lines(left, clock, path.theta[:, relevant], LINBREG, "relevant", lw=1.5)
-        left.set(title=r"$\theta$ along LinBreg", xlabel=r"time $t = k\tau$", ylabel=r"$\theta_i$")
-        _legend(left)
-        for name, (numbers, losses) in curves.items():
-            right.plot(numbers, losses, ".-", color=_COLORS[name], lw=1, ms=4, label=name)
-        right.axhline(floor, color=TRUTH, ls=":", lw=1.6, label="true weights")
-        right.set(title="test loss", xlabel="non-zero weights")
-        right.legend(loc="upper right")
-    return fig
-
-
-def _lines(ax: Axes, x: Tensor, y: Tensor, color: str, label: str, lw: float = 1.2) -> None:
+def draw_lines(ax: Axes, x: Tensor, y: Tensor, color: str, label: str, lw: float = 1.2) -> None:
     """One line per column of y, and one name for all."""
     for k, column in enumerate(y.T):
         ax.plot(x, column, color=color, lw=lw, label=None if k else label)
 
 
-def _legend(ax: Axes) -> None:
+def thin_legend(ax: Axes) -> None:
     for line in ax.legend(loc="upper left").get_lines():
         line.set_linewidth(1.6)
 
 
-def _coefficients(ax: Axes, truth: Tensor, estimates: Mapping[str, Tensor]) -> None:
+def draw_coefficients(ax: Axes, truth: Tensor, estimates: Mapping[str, Tensor]) -> None:
     looks = {"LinBreg": ("x", 5.0), "Lasso": ("o", 3.5)}
     support = truth.nonzero().flatten()
     ax.axhline(0, color=GRAY, lw=0.8)
@@ -524,7 +310,7 @@ def _coefficients(ax: Axes, truth: Tensor, estimates: Mapping[str, Tensor]) -> N
     for name, values in estimates.items():
         marker, size = looks.get(name, ("+", 6.0))
         shown = (values.abs() > 1e-12).nonzero().flatten()
-        ax.plot(shown, values[shown], marker, color=_COLORS[name], ms=size, label=name)
+        ax.plot(shown, values[shown], marker, color=COLORS[name], ms=size, label=name)
     top = 1.5 * float(truth.abs().max())  # room for the legend
     ax.set(xlim=(-1, len(truth)), ylim=(-0.85 * top, 1.1 * top))
     ax.set(xlabel="index $i$", ylabel=r"$\theta_i$")
