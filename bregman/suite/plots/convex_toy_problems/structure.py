@@ -49,17 +49,17 @@ def random_groups(sizes: Sequence[int], norms: Sequence[Tensor]) -> Figure:
     return fig
 
 
-def matrices(values: Mapping[str, Tensor]) -> Figure:
+def matrices(values: Mapping[str, Tensor], limit: float = 3.0) -> Figure:
     """Matrices side by side, on one colour scale; an entry that is exactly zero is hatched.
 
     Args:
         values: from a title to a matrix; all of one shape.
+        limit: the colours reach from -limit to limit.
 
     Returns:
         One panel per matrix, and a colour bar.
     """
     rows, cols = next(iter(values.values())).shape
-    limit = max(float(value.abs().max()) for value in values.values())
     width = 7.2 / (len(values) + 0.3)
     with plt.style.context(STYLE):
         height = min(3.2, width * rows / cols + 0.5)
