@@ -62,7 +62,8 @@ def test_the_form_of_a_notebook(name):
     for heading in ("What you'll do", "What you'll learn", "What you'll need"):
         assert heading in opening
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert any("assert " in cell.source for cell in code), "findings are asserted"
+    findings = ("assert ", "confirm(")
+    assert any(word in cell.source for cell in code for word in findings), "findings are asserted"
     assert "Exercises" in "".join(cell.source for cell in notebook.cells)
     for count, cell in enumerate(code, start=1):
         assert cell.execution_count == count, "stored executed, from top to bottom"

@@ -13,6 +13,9 @@ from bregman.regularizers import Regularizer
 from bregman.suite.convex import checks
 from bregman.suite.convex.problems import LeastSquares, Problem
 
+# minutes of work; whoever asks for more has mistaken a number
+_MOST_STEPS = 1_000_000
+
 
 @dataclass(frozen=True, eq=False)
 class Trajectory:
@@ -75,10 +78,12 @@ def inverse_scale_space_flow(problem: LeastSquares, lam: float) -> ExactFlow:
         The flow; ``times[0]`` is 0, the others are the events.
 
     Raises:
-        ValueError: lam is not positive.
+        ValueError: lam is not positive, or the loss is not quadratic.
         RuntimeError: the events do not end: columns of A are dependent to within rounding.
     """
     checks.positive("lam", lam)
+    if not isinstance(problem, LeastSquares):
+        raise ValueError(f"problem must be LeastSquares, got {type(problem).__name__}")
     m, n = problem.A.shape
     gradient_at_zero = problem.A.T @ problem.y / m
     # what counts as zero: gradients by their own scale, subgradients by lam
@@ -149,7 +154,8 @@ def elastic_flow(
         The states at ``times``, from theta = v = v' = 0; its p is v - theta / delta.
 
     Raises:
-        ValueError: times is not increasing from 0, or delta, gamma or max_step is out of range.
+        ValueError: times is not increasing from 0, delta, gamma or max_step is out of range, or
+            they ask for more than a million time steps.
     """
     checks.positive("delta", delta)
     checks.at_least("gamma", gamma, 0)
@@ -172,11 +178,16 @@ def elastic_flow(
     # stable and accurate: the fastest rate of the linear parts is at most one per step
     rate = delta * problem.lipschitz
     rate = rate if gamma == 0 else 1 / gamma + math.sqrt(rate / gamma)
-    max_step = min(max_step, 0.5 / rate)
+    max_step = min(max_step, 0.5 / rate if rate > 0 else math.inf)
+    if not float(times[-1]) <= max_step * _MOST_STEPS:
+        raise ValueError(
+            f"times up to {float(times[-1]):g} need steps of at most {max_step:.1e}, more than "
+            f"{_MOST_STEPS:,} of them: an earlier end, a smaller delta or a larger gamma is needed"
+        )
     state = problem.A.new_zeros((1 if gamma == 0 else 2, *problem.theta_shape))
     v = [state[0]]
     for gap in times.diff().tolist():
-        count = math.ceil(gap / max_step)
+        count = max(1, math.ceil(gap / max_step))
         h = gap / count
         for _ in range(count):
             k1 = slope(state)

@@ -203,30 +203,6 @@ def ista(
     return torch.stack(iterates)
 
 
-def fista(
-    problem: Problem, reg: Regularizer, tau: float, steps: int, theta0: Tensor | None = None
-) -> Tensor:
-    """FISTA for L + J (Beck, Teboulle 2009): ISTA from an extrapolated point, error O(1/k^2).
-
-    Args:
-        problem: the loss L.
-        reg: J.
-        tau: the step size, positive; it converges for tau <= 1 / Lip.
-        steps: how many steps to take.
-        theta0: where to start, None for zero.
-
-    Returns:
-        (steps + 1, *shape), the iterates.
-
-    Raises:
-        ValueError: tau is not positive, or theta0 does not fit.
-    """
-    _step_sizes(tau, steps)
-    theta = _start(problem, theta0)
-    iterates = _accelerated(problem, reg, tau, 1.0, torch.zeros_like(theta), theta, restart=False)
-    return torch.stack([theta, *(x for x, _ in islice(iterates, steps))])
-
-
 def minimize(
     problem: Problem,
     reg: Regularizer,
@@ -254,20 +230,24 @@ def minimize(
         The minimizer, of the problem's shape.
 
     Raises:
-        ValueError: weight or tol is not positive, or a shape does not fit.
+        ValueError: weight or tol is not positive, max_steps is less than 1, a shape does not fit,
+            or A is zero.
         RuntimeError: the tolerance was not reached within max_steps.
     """
     checks.positive("weight", weight)
     checks.positive("tol", tol)
+    checks.at_least("max_steps", max_steps, 1)
     theta = _start(problem, theta0)
     tilt = torch.zeros_like(theta) if tilt is None else tilt
     problem.check(tilt, "tilt")
     lipschitz = problem.lipschitz
+    if not lipschitz > 0:
+        raise ValueError("A must not be zero: the loss is constant")
     scale = max(
         float(torch.linalg.vector_norm(x))
         for x in (problem.grad(torch.zeros_like(theta)), tilt, lipschitz * theta)
     )
-    steps = _accelerated(problem, reg, 1 / lipschitz, weight, tilt, theta, restart=True)
+    steps = _accelerated(problem, reg, 1 / lipschitz, weight, tilt, theta)
     for theta, moved in islice(steps, max_steps):
         if lipschitz * moved <= tol * scale:
             return theta
@@ -313,17 +293,18 @@ def _accelerated(
     weight: float,
     tilt: Tensor,
     theta: Tensor,
-    *,
-    restart: bool,
 ) -> Iterator[tuple[Tensor, float]]:
-    """FISTA on L + weight J - <tilt, .>: the iterates, and how far each is from its start point."""
+    """FISTA (Beck, Teboulle 2009) on L + weight J - <tilt, .>, restarted.
+
+    Yields the iterates, and how far each is from the extrapolated point that it started from.
+    """
     y, t = theta, 1.0
     while True:
         last = theta
         theta = reg.prox(y - tau * (problem.grad(y) - tilt), tau * weight)
         yield theta, float(torch.linalg.vector_norm(theta - y))
         # the momentum points uphill: forget it (O'Donoghue, Candes 2015)
-        if restart and bool(((y - theta) * (theta - last)).sum() > 0):
+        if bool(((y - theta) * (theta - last)).sum() > 0):
             t = 1.0
         t_next = (1 + math.sqrt(1 + 4 * t * t)) / 2
         y, t = theta + (t - 1) / t_next * (theta - last), t_next

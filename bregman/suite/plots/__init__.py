@@ -1,6 +1,6 @@
 """One file per notebook, named as it, with a function per figure, from stored results only."""
 
-from bregman.suite.plots.explore import explore
-from bregman.suite.plots.style import save
+from bregman.suite.plots.motion import Slider, animate, explore
+from bregman.suite.plots.style import save, show
 
-__all__ = ["explore", "save"]
+__all__ = ["Slider", "animate", "explore", "save", "show"]

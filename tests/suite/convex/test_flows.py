@@ -16,6 +16,7 @@ from bregman.suite.convex import (
     elastic_flow,
     inverse_scale_space_flow,
     linbreg_path,
+    logistic_regression,
 )
 
 LAM = 0.7
@@ -240,12 +241,28 @@ def test_linbreg_converges_to_the_elastic_flow_with_order_one(gamma: float) -> N
     assert 0.85 < observed_order(errors) < 1.15
 
 
+def test_elastic_flow_of_a_constant_loss_rests() -> None:
+    flat = LeastSquares(torch.zeros(3, 2).double(), torch.ones(3).double())
+    for gamma in (0.0, 0.5):
+        flow = elastic_flow(flat, L1(1.0), torch.tensor([0.0, 5.0]).double(), gamma=gamma)
+        assert not flow.theta.any()
+        assert not flow.p.any()
+
+
 def test_bad_input() -> None:
-    problem = PROBLEMS["noise"]
+    problem, logistic = PROBLEMS["noise"], logistic_regression(rng(7), 20, 5, 2)
     times = torch.tensor([0.0, 1.0], dtype=torch.float64)
     cases = [
         (lambda: inverse_scale_space_flow(problem, 0.0), "lam must be positive and finite, got 0"),
         (lambda: inverse_scale_space_flow(problem, math.nan), "lam must be positive"),
+        (
+            lambda: inverse_scale_space_flow(logistic, 1.0),
+            "problem must be LeastSquares, got LogisticRegression",
+        ),
+        (lambda: elastic_flow(problem, L1(1), times, delta=1e12), "more than 1,000,000 of them"),
+        (lambda: elastic_flow(problem, L1(1), times, gamma=1e-12), "up to 1 need steps of at most"),
+        (lambda: elastic_flow(problem, L1(1), times, max_step=1e-9), "at most 1.0e-09"),
+        (lambda: elastic_flow(problem, L1(1), 1e12 * times), "an earlier end, a smaller delta"),
         (lambda: elastic_flow(problem, L1(1), times, delta=0), "delta must be positive"),
         (lambda: elastic_flow(problem, L1(1), times, gamma=-1), "gamma must be at least 0"),
         (lambda: elastic_flow(problem, L1(1), times, max_step=0), "max_step must be positive"),

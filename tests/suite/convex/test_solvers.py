@@ -17,7 +17,6 @@ from bregman.suite.convex import (
     compressed_sensing,
     discrepancy_principle,
     example_1,
-    fista,
     gradient_descent,
     group_sparse,
     inverse_scale_space_flow,
@@ -84,7 +83,7 @@ def test_lasso_agrees_with_cvxpy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LASSO)
-def test_ista_and_fista_reach_the_lasso(name: str) -> None:
+def test_ista_reaches_the_lasso(name: str) -> None:
     problem, reg = LASSO[name]
     theta, tau = minimize(problem, reg), 1 / problem.lipschitz
     best = problem.f(theta) + reg(theta)
@@ -94,12 +93,10 @@ def test_ista_and_fista_reach_the_lasso(name: str) -> None:
         return torch.stack([problem.f(x) + reg(x) for x in iterates[1:]]) - best
 
     k = torch.arange(1, 401)
-    slow, fast = gaps(ista(problem, reg, tau, 400)), gaps(fista(problem, reg, tau, 400))
-    # the rates of Beck and Teboulle (2009)
-    assert (slow <= problem.lipschitz * start / (2 * k) + 1e-12).all()
-    assert (fast <= 2 * problem.lipschitz * start / (k + 1) ** 2 + 1e-12).all()
-    assert (slow.diff() <= 1e-14).all()
-    assert fast[-1] < 1e-6
+    above = gaps(ista(problem, reg, tau, 400))
+    # the rate of Beck and Teboulle (2009)
+    assert (above <= problem.lipschitz * start / (2 * k) + 1e-12).all()
+    assert (above.diff() <= 1e-14).all()
 
 
 def test_ista_is_forward_backward() -> None:
@@ -242,9 +239,10 @@ def test_example_1_converges_to_a_point_that_is_not_critical() -> None:
 
 def test_bad_input() -> None:
     zero = torch.zeros(20, dtype=torch.float64)
+    flat = LeastSquares(torch.zeros_like(TALL.A), TALL.y)
     cases = [
         (lambda: ista(TALL, L1(1), 0.0, 3), "tau must be positive and finite, got 0"),
-        (lambda: fista(TALL, L1(1), math.inf, 3), "tau must be positive and finite, got inf"),
+        (lambda: ista(TALL, L1(1), math.inf, 3), "tau must be positive and finite, got inf"),
         (lambda: gradient_descent(TALL, -1.0, 3), "tau must be positive"),
         (lambda: ista(TALL, L1(1), 0.1, -1), "steps must be at least 0"),
         (lambda: ista(TALL, L1(1), 0.1, 3, zero[1:]), r"theta0 must have shape \(20,\)"),
@@ -259,6 +257,8 @@ def test_bad_input() -> None:
         (lambda: linbreg_path(TALL, GroupL12(1, 1), 0.1, 2), "does not fit a parameter"),
         (lambda: minimize(TALL, L1(1), weight=0), "weight must be positive"),
         (lambda: minimize(TALL, L1(1), tol=-1), "tol must be positive"),
+        (lambda: minimize(TALL, L1(1), max_steps=0), "max_steps must be at least 1 and finite"),
+        (lambda: minimize(flat, L1(1)), "A must not be zero: the loss is constant"),
         (lambda: minimize(TALL, L1(1), tilt=zero[1:]), r"tilt must have shape \(20,\)"),
         (lambda: discrepancy_principle(TALL, zero[None], 1e-3), "no iterate reaches the loss"),
         (lambda: discrepancy_principle(TALL, zero[None], 0), "noise_loss must be positive"),

@@ -1,0 +1,317 @@
+"""Figures of vectors over time: paths, the Lasso, two planes, inertia, exact regularization."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from bregman.regularizers import L1
+from bregman.suite.convex import ExactFlow, Path
+from bregman.suite.plots.style import BLACK, GRAY, PALETTE, PURPLE, STYLE
+
+# what stands for zero on a logarithmic axis
+FLOOR = 1e-16
+LINBREG, ISTA, LASSO, TRUTH = PALETTE["LinBreg"], PALETTE["ProxGD"], PALETTE["Lasso"], PURPLE
+COLORS = PALETTE | {"ISTA": ISTA, "exact flow": BLACK, "gradient descent": GRAY}
+
+
+def sparse_paths(
+    flow: ExactFlow, path: Path, ista: Tensor, *, end: float, count: int, reach: float
+) -> Figure:
+    """How the coefficients appear: exact flow, LinBreg and ISTA.
+
+    Args:
+        flow: the inverse scale space flow, theta of shape (n,).
+        path: LinBreg with one step size, for the same L1(lam).
+        ista: (K, n), the iterates of ISTA from zero.
+        end: where the axes of time end.
+        count: where those of the iterations end.
+        reach: the largest |theta_i| to be seen.
+
+    Returns:
+        Four panels with fixed axes: theta of flow and LinBreg over time, with the flow's events;
+        its p / lam; ISTA's theta over its iterations; the numbers of non-zeros.
+    """
+    clock = float(path.taus[0]) * path.iterations
+    fine = torch.linspace(0, end, 1500, dtype=torch.float64)
+    visited = (flow.theta != 0).any(0)
+    stays = flow.theta[-1] != 0
+    lam = path.reg.lam if isinstance(path.reg, L1) else float("nan")
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(2, 2, figsize=(7.2, 5))
+        (bregman, subgrad), (prox, counts) = axes
+        for ax in (bregman, subgrad):
+            for event in flow.times[1:]:
+                ax.axvline(event, color=GRAY, ls="--", lw=0.7)
+        draw_lines(bregman, clock, path.theta, LINBREG, "LinBreg", lw=1.6)
+        draw_lines(bregman, fine, flow.theta_at(fine), BLACK, "exact flow", lw=0.9)
+        bregman.set(title=r"$\theta$ along LinBreg and the flow", xlabel=r"time $t = k\tau$")
+        bregman.set(ylabel=r"$\theta_i$", xlim=(0, end), ylim=(-1.1 * reach, 1.5 * reach))
+        thin_legend(bregman)
+        p = flow.p_at(fine) / lam
+        draw_lines(subgrad, fine, p[:, ~visited], GRAY, "entries that stay zero", lw=0.4)
+        draw_lines(subgrad, fine, p[:, visited & stays], BLACK, "entries that stay", lw=1.2)
+        if bool((visited & ~stays).any()):
+            draw_lines(
+                subgrad, fine, p[:, visited & ~stays], COLORS["AdaBreg"], "come and go", lw=1.4
+            )
+        subgrad.set(title=r"events: $|p_i|$ reaches $\lambda$", xlabel=r"time $t$")
+        subgrad.set(yticks=(-1, 0, 1), ylim=(-1.1, 2.2), ylabel=r"$p_i / \lambda$", xlim=(0, end))
+        thin_legend(subgrad)
+        steps = torch.arange(len(ista))
+        draw_lines(prox, steps, ista, ISTA, "ISTA", lw=0.9)
+        prox.set(title=r"$\theta$ along ISTA", xlabel="iteration $k$", ylabel=r"$\theta_i$")
+        prox.set(xscale="symlog", xlim=(0, count), ylim=(-1.1 * reach, 1.5 * reach))
+        thin_legend(prox)
+        counts.plot(steps, (ista != 0).sum(1), color=ISTA, ls=":", label="ISTA")
+        counts.plot(path.iterations, (path.theta != 0).sum(1), color=LINBREG, label="LinBreg")
+        counts.axhline(int(stays.sum()), color=TRUTH, ls="--", lw=1.2, label="truth")
+        counts.set(title="non-zero entries", xlabel="iteration $k$", xscale="symlog")
+        counts.set(xlim=(0, count), ylim=(-3, ista.shape[1] + 3))
+        counts.legend(loc="upper right")
+    return fig
+
+
+def time_average(
+    times: Tensor, lassos: Tensor, averages: Tensor, flow: ExactFlow, false: int | None = None
+) -> Figure:
+    """The Lasso path over 1/lambda on the flow and on its time average.
+
+    Args:
+        times: (K,), the times t = 1/lambda.
+        lassos: (K, n), the Lasso at these lambda.
+        averages: (K, n), the flow's mean from 0 to t.
+        flow: the exact flow.
+        false: an entry that is not in the truth, drawn in a colour of its own.
+
+    Returns:
+        Two panels over t: the flow; the Lasso path with the averages on it.
+    """
+    shown = (flow.theta != 0).any(0)
+    colors = [COLORS["AdaBreg"] if i == false else None for i in shown.nonzero().flatten()]
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9), sharex=True, sharey=True)
+        fine = torch.linspace(0, float(times[-1]), 2000, dtype=torch.float64)
+        states = flow.theta_at(fine)
+        for k, (i, color) in enumerate(zip(shown.nonzero().flatten(), colors, strict=True)):
+            left.plot(
+                fine,
+                states[:, i],
+                color=color or BLACK,
+                lw=1.2,
+                label="a false entry" if color else "exact flow" if k == 0 else None,
+            )
+            right.plot(
+                times,
+                lassos[:, i],
+                color=color or LASSO,
+                lw=2.4,
+                label=None if k or color else "Lasso",
+            )
+            right.plot(times[::6], averages[::6, i], "o", color=BLACK, ms=2.6,
+                       label=None if k else "time average of the flow")  # fmt: skip
+        for ax in (left, right):
+            for event in flow.times[1:]:
+                ax.axvline(event, color=GRAY, ls="--", lw=0.7)
+        left.set(title=r"flow $\theta(t)$", xlabel="time $t$", ylabel=r"$\theta_i$")
+        right.set(title=r"Lasso at $\lambda = 1/t$", xlabel=r"$t = 1/\lambda$")
+        left.legend(loc="upper left")
+        right.legend(loc="upper left")
+        left.set_ylim(top=1.5 * float(states.max()))
+    return fig
+
+
+def two_planes(
+    path: Path, truth: Tensor, *, upto: int | None = None, reach: float, spread: float
+) -> Figure:
+    """One trajectory of LinBreg in the plane of v and in the plane of theta.
+
+    Args:
+        path: LinBreg for two weights and J = L1(lam), with every iterate.
+        truth: (2,), the minimizer.
+        upto: the last iterate drawn, None for all.
+        reach: the half width of the plane of v.
+        spread: the half width of the plane of theta.
+
+    Returns:
+        Two panels with fixed axes: v with the square |v_i| <= lam, theta with contours of the loss.
+    """
+    last = len(path.theta) - 1 if upto is None else upto
+    lam = path.reg.lam if isinstance(path.reg, L1) else float("nan")
+    grid = torch.linspace(-spread, spread, 61, dtype=torch.float64)
+    losses = torch.stack([path.problem.f(x) for x in torch.cartesian_prod(grid, grid)])
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4))
+        left.add_patch(Rectangle((-lam, -lam), 2 * lam, 2 * lam, color="#DCE5EF"))
+        left.text(-0.95 * lam, -0.9 * lam, r"$\theta = (0, 0)$")
+        left.axvline(lam, color=GRAY, lw=0.6)
+        left.axhline(lam, color=GRAY, lw=0.6)
+        levels = float(losses.max()) * np.array([0.003, 0.01, 0.03, 0.08, 0.16, 0.3, 0.5, 0.8])
+        right.contour(grid, grid, losses.reshape(61, 61).T.numpy(), levels=levels, colors=[GRAY],
+                      linewidths=0.6)  # fmt: skip
+        right.plot(*truth, "o", color=TRUTH, mfc="none", ms=9, label="minimizer")
+        for ax, values, name in ((left, path.v, "$v$"), (right, path.theta, r"$\theta$")):
+            ax.plot(*values[: last + 1].T, ".-", color=LINBREG, ms=3, lw=1)
+            ax.plot(*values[last], "o", color=LINBREG, ms=7)
+            ax.set(title=f"the plane of {name}", aspect="equal")
+        left.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="$v_1$", ylabel="$v_2$")
+        right.set(xlim=(-spread, spread), ylim=(-spread, spread))
+        right.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$")
+        right.legend(loc="lower left")
+    return fig
+
+
+def event_errors(deltas: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
+    """How late LinBreg is at the events of the flow, against delta.
+
+    Args:
+        deltas: K values of delta.
+        errors: from a name to the K errors.
+
+    Returns:
+        One panel with a line of slope -1.
+    """
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(4.6, 2.8))
+        for marker, (name, values) in zip("osD^v", errors.items(), strict=False):
+            ax.loglog(deltas, values, marker + "-", ms=4, lw=1, label=name)
+        top = max(max(values) for values in errors.values())
+        line = [1.6 * top * deltas[0] / delta for delta in deltas]
+        ax.loglog(deltas, line, color=GRAY, ls="--", label=r"slope $-1$")
+        ax.set(xlabel=r"$\delta$", ylabel="largest error of an event", xticks=deltas)
+        ax.set_xticklabels([f"{delta:g}" for delta in deltas])
+        ax.minorticks_off()
+        ax.legend(loc="lower left")
+    return fig
+
+
+def inertia(times: Tensor, curves: Mapping[str, Tensor], points: Mapping[str, tuple]) -> Figure:
+    """Flows of one weight with and without inertia, and the iterations beside them.
+
+    Args:
+        times: (K,), of the curves.
+        curves: from a name to (K, 2): v and theta of a flow.
+        points: from a name to (times, v, theta) of an iteration, in the order of the curves.
+
+    Returns:
+        Two panels over time: v and theta.
+    """
+    looks = ((BLACK, LINBREG), (COLORS["AdaBreg"], COLORS["LinBreg β=0.9"]))
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.7))
+        for k, (ax, name) in enumerate(zip(axes, ("$v$", r"$\theta$"), strict=True)):
+            for (line, dots), (flow, values), (iteration, found) in zip(
+                looks, curves.items(), points.items(), strict=True
+            ):
+                ax.plot(found[0][::3], found[1 + k][::3], "o", color=dots, ms=5, mfc="none",
+                        label=iteration)  # fmt: skip
+                ax.plot(times, values[:, k], color=line, lw=1.2, label=flow)
+            ax.set(title=name, xlabel=r"time $t = k\tau$")
+        axes[1].legend(loc="lower right")
+    return fig
+
+
+def coefficients(truth: Tensor, estimates: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Coefficients beside the truth.
+
+    Args:
+        truth: (n,), drawn as blue rings.
+        estimates: from a name to (n,), entries that are zero to within rounding are left out.
+        title: of the panel.
+
+    Returns:
+        One panel.
+    """
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(7.2, 2.5))
+        draw_coefficients(ax, truth, estimates)
+        ax.set_title(title)
+    return fig
+
+
+def bias(
+    truth: Tensor,
+    estimates: Mapping[str, Tensor],
+    lams: Sequence[float],
+    errors: Mapping[str, Sequence[float]],
+    title: str,
+) -> Figure:
+    """Coefficients beside the truth, and how the error depends on lambda.
+
+    Args:
+        truth: (n,).
+        estimates: from a name to (n,).
+        lams: K values of lambda.
+        errors: from a name to the K errors.
+        title: of the coefficients, such as the lambda that they belong to.
+
+    Returns:
+        Two panels; an error below 1e-16 is drawn there.
+    """
+    markers = {"LinBreg": "x", "exact flow": "+"}
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), width_ratios=(3, 2))
+        draw_coefficients(left, truth, estimates)
+        left.set_title(title)
+        for name, values in errors.items():
+            shown = np.maximum(np.asarray(values, dtype=float), FLOOR)
+            right.loglog(lams, shown, markers.get(name, "o") + "-", ms=4, lw=1,
+                         color=COLORS[name], label=name)  # fmt: skip
+        right.set(xlabel=r"$\lambda$", title=r"$\|\theta - \theta_{\mathrm{true}}\|$")
+        right.legend(loc="center left")
+    return fig
+
+
+def exact_regularization(
+    deltas: Sequence[float], errors: Sequence[float], threshold: float
+) -> Figure:
+    """The distance of LinBreg's limit to the basis pursuit solution, against delta.
+
+    Args:
+        deltas: K values of delta.
+        errors: the K distances.
+        threshold: the delta from which on the distance should be zero.
+
+    Returns:
+        One panel; a distance below 1e-16 is drawn there.
+    """
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(5, 2.8))
+        shown = np.maximum(np.asarray(errors, dtype=float), FLOOR)
+        ax.axvline(threshold, color=BLACK, ls="--", lw=1.2, label=r"computed threshold $\delta^*$")
+        ax.loglog(deltas, shown, "o-", color=LINBREG, ms=4, label="LinBreg, limit")
+        ax.set(xlabel=r"$\delta$", ylabel=r"$\|\theta^\infty - \theta_{\mathrm{BP}}\|$")
+        ax.legend(loc="lower left")
+    return fig
+
+
+def draw_lines(ax: Axes, x: Tensor, y: Tensor, color: str, label: str, lw: float = 1.2) -> None:
+    """One line per column of y, and one name for all."""
+    for k, column in enumerate(y.T):
+        ax.plot(x, column, color=color, lw=lw, label=None if k else label)
+
+
+def thin_legend(ax: Axes) -> None:
+    for line in ax.legend(loc="upper left").get_lines():
+        line.set_linewidth(1.6)
+
+
+def draw_coefficients(ax: Axes, truth: Tensor, estimates: Mapping[str, Tensor]) -> None:
+    looks = {"LinBreg": ("x", 5.0), "Lasso": ("o", 3.5)}
+    support = truth.nonzero().flatten()
+    ax.axhline(0, color=GRAY, lw=0.8)
+    ax.vlines(support, 0, truth[support], color=TRUTH, lw=0.8)
+    ax.plot(support, truth[support], "o", color=TRUTH, mfc="none", ms=8, label="truth")
+    for name, values in estimates.items():
+        marker, size = looks.get(name, ("+", 6.0))
+        shown = (values.abs() > 1e-12).nonzero().flatten()
+        ax.plot(shown, values[shown], marker, color=COLORS[name], ms=size, label=name)
+    top = 1.5 * float(truth.abs().max())  # room for the legend
+    ax.set(xlim=(-1, len(truth)), ylim=(-0.85 * top, 1.1 * top))
+    ax.set(xlabel="index $i$", ylabel=r"$\theta_i$")
+    ax.legend(loc="upper center", ncols=len(estimates) + 1)

@@ -1,0 +1,255 @@
+"""Figures that move: controls that redraw a figure, and animations that can be paused.
+
+Both leave a still picture with a description where no code runs: on paper, or on a static page.
+"""
+
+import html
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anywidget
+import matplotlib.pyplot as plt
+import traitlets
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from bregman.suite.plots.style import STYLE, as_data, bundle, picture
+
+_CONTROLS = """
+function render({ model, el }) {
+  const sliders = model.get("sliders");
+  const inputs = [];
+  const make = (parent, tag, attributes, style) => {
+    const node = document.createElement(tag);
+    for (const key in attributes) node.setAttribute(key, attributes[key]);
+    node.style.cssText = style || "";
+    parent.appendChild(node);
+    return node;
+  };
+  const show = () => model.get("positions").forEach((position, k) => {
+    inputs[k].value = position;
+    const text = sliders[k].texts[position];
+    inputs[k].setAttribute("aria-valuetext", text);
+    inputs[k].readout.textContent = text;
+  });
+  const move = (k, position) => {
+    const positions = model.get("positions").slice();
+    positions[k] = position;
+    model.set("positions", positions);
+    model.save_changes();
+  };
+  sliders.forEach((slider, k) => {
+    const row = make(el, "div", {}, "display:flex;align-items:center;gap:0.7em;max-width:46em");
+    make(row, "span", {"aria-hidden": true}, "min-width:7em;text-align:right").textContent
+      = slider.label;
+    const input = make(row, "input", {type: "range", min: 0, max: slider.texts.length - 1,
+      step: 1, "aria-label": slider.label, "data-lm-suppress-shortcuts": true},
+      "flex:1;min-width:14em");  // so that arrow keys are the slider's, not JupyterLab's
+    input.readout = make(row, "output", {"aria-hidden": true}, "min-width:5em");
+    const play = make(row, "button", {"aria-label": "play " + slider.label, title: "play"});
+    play.textContent = "\\u25b6";
+    let timer = null;
+    const stop = () => { clearInterval(timer); timer = null; play.textContent = "\\u25b6"; };
+    play.onclick = () => {
+      if (timer) return stop();
+      play.textContent = "\\u23f8";
+      const last = slider.texts.length - 1;
+      if (Number(input.value) === last) move(k, 0);
+      timer = setInterval(() => {
+        if (!el.isConnected || Number(input.value) >= last) return stop();
+        move(k, Number(input.value) + 1);
+      }, 400);
+    };
+    input.oninput = () => move(k, Number(input.value));
+    inputs.push(input);
+  });
+  const reset = make(el, "button", {"aria-label": "reset all sliders"}, "margin-left:8em");
+  reset.textContent = "reset";
+  reset.onclick = () => { model.set("positions", model.get("start")); model.save_changes(); };
+  const error = make(el, "div", {role: "alert"}, "color:#8C1900;white-space:pre-wrap");
+  const complain = () => { error.textContent = model.get("error"); };
+  model.on("change:positions", show);
+  model.on("change:error", complain);
+  show();
+  complain();
+}
+export default { render };
+"""
+
+# no element needs a name and no script runs at loading, so it works wherever handlers may run
+_ANIMATION = """<figure style="margin:0" data-frames="{frames}">
+<img src="{still}" alt="{alt}" width="{width}" height="{height}">
+<div style="display:flex;align-items:center;gap:0.7em;max-width:{width}px">
+<button aria-label="play or pause" title="play or pause" onclick="
+const f = this.closest('figure'), s = f.querySelector('input'), last = Number(s.max);
+const stop = () => {{ clearInterval(f.timer); f.timer = null; this.textContent = '&#9654;'; }};
+if (f.timer) {{ stop(); }} else {{
+if (Number(s.value) >= last) s.value = -1;
+this.textContent = '&#9208;';
+f.timer = setInterval(() => {{
+if (!f.isConnected || Number(s.value) >= last) return stop();
+s.value = Number(s.value) + 1; s.oninput(); }}, {pause}); }}">&#9654;</button>
+<input type="range" min="0" max="{last}" value="{at}" step="1" aria-label="{label}"
+ data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}"
+ style="flex:1" oninput="
+const f = this.closest('figure'), k = Number(this.value);
+f.querySelector('img').src = 'data:image/png;base64,' + f.dataset.frames.split(' ')[k];
+const text = this.dataset.texts.split('|')[k];
+this.setAttribute('aria-valuetext', text); f.querySelector('output').textContent = text;">
+<output aria-hidden="true" style="min-width:7em">{at_text}</output>
+</div></figure>"""
+
+
+@dataclass(frozen=True)
+class Slider:
+    """One control of an explorer: a name, and the values on its way.
+
+    Args:
+        label: what stands beside it, such as "λ".
+        values: numbers or words, in order.
+        start: where it begins; of numbers, the nearest value is taken.
+
+    Raises:
+        ValueError: fewer than two values, or a word that is none of them.
+    """
+
+    label: str
+    values: Sequence[Any]
+    start: Any
+
+    def __post_init__(self) -> None:
+        words = any(isinstance(value, str) for value in self.values)
+        # short numbers: what is read beside the track is what is used
+        values = [v if isinstance(v, str | int) else float(f"{v:.3g}") for v in self.values]
+        object.__setattr__(self, "values", values)
+        if len(values) < 2:
+            raise ValueError(f"values must be at least two, got {values}")
+        if words and self.start not in values:
+            raise ValueError(f"start must be one of {values}, got {self.start!r}")
+
+    @property
+    def position(self) -> int:
+        """The index of the value to start from."""
+        if isinstance(self.start, str):
+            return self.values.index(self.start)
+        return min(range(len(self.values)), key=lambda k: abs(self.values[k] - self.start))
+
+    @property
+    def texts(self) -> list[str]:
+        """What is read beside the track."""
+        return [v if isinstance(v, str) else f"{v:g}" for v in self.values]
+
+
+class Controls(anywidget.AnyWidget):
+    """The sliders of an explorer, with play and reset, and a place for an error."""
+
+    _esm = _CONTROLS
+    sliders: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    start: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    positions: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    error = traitlets.Unicode("").tag(sync=True)
+
+
+def explore(draw: Callable[..., Figure], alt: str, **sliders: Slider) -> None:
+    """Show a figure, and below it sliders that redraw it.
+
+    The layout stays that of the first drawing; the limits of the axes are ``draw``'s to fix. An
+    error of ``draw`` is told under the figure, which then stays as it was.
+
+    Args:
+        draw: from the sliders' values, by name, to a figure.
+        alt: what the first figure shows, for those who do not see it.
+        sliders: by the name of the argument of ``draw``.
+
+    Raises:
+        ValueError: alt is empty, or a slider is no argument of ``draw``.
+    """
+    if unknown := set(sliders) - set(inspect.signature(draw).parameters):
+        raise ValueError(f"sliders must be arguments of draw, got {sorted(unknown)[0]!r}")
+    start = [slider.position for slider in sliders.values()]
+    controls = Controls(
+        sliders=[{"label": s.label, "texts": s.texts} for s in sliders.values()],
+        start=start,
+        positions=start,
+    )
+    layout: list[Any] = []
+
+    def drawn(positions: Iterable[int]) -> Any:
+        pairs = zip(sliders.items(), positions, strict=True)
+        with plt.style.context(STYLE):
+            figure = draw(**{name: slider.values[k] for (name, slider), k in pairs})
+            plt.close(figure)
+            if layout:
+                # the layout is most of the time that a drawing takes
+                figure.set_layout_engine("none")
+                for ax, place in zip(figure.axes, layout, strict=True):
+                    ax.set_position(place)
+            data, size = picture(figure, tight=False)
+            if not layout:
+                layout.extend(ax.get_position(original=True) for ax in figure.axes)
+        return bundle(data, size, alt)
+
+    shown = display(drawn(start), raw=True, display_id=True)
+
+    def redraw(change: Any) -> None:
+        try:
+            update = drawn(change["new"])
+        except Exception as error:
+            controls.error = f"{type(error).__name__}: {error}"
+        else:
+            controls.error = ""
+            shown.update(update, raw=True)
+
+    controls.observe(redraw, names="positions")
+    view = {"model_id": controls.model_id, "version_major": 2, "version_minor": 0}
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}, raw=True)
+
+
+def animate(
+    frames: Iterable[Figure],
+    texts: Sequence[str],
+    alt: str,
+    *,
+    label: str = "frame",
+    still: int = -1,
+    pause: int = 250,
+) -> None:
+    """Show figures of one size as an animation, with play, pause and a slider.
+
+    Args:
+        frames: the figures, in order; they may be made on the way.
+        texts: what is read beside the slider at each, without "|".
+        alt: what the animation shows.
+        label: the name of the slider.
+        still: the index of the frame to see before it plays, and on paper.
+        pause: milliseconds from one frame to the next.
+
+    Raises:
+        ValueError: alt is empty, or the numbers of frames and texts differ.
+    """
+    pictures = []
+    for figure in frames:
+        with plt.style.context(STYLE):
+            pictures.append(picture(figure, tight=False, dpi=110, colors=32))
+        plt.close(figure)
+    if len(texts) != len(pictures):
+        raise ValueError(f"texts must be {len(pictures)}, one per frame, got {len(texts)}")
+    at = range(len(pictures))[still]
+    data, (width, height) = pictures[at]
+    shown = bundle(data, (width, height), alt)
+    shown["text/html"] = _ANIMATION.format(
+        frames=" ".join(as_data(frame).split(",")[1] for frame, _ in pictures),
+        still=as_data(data),
+        alt=html.escape(alt),
+        width=width,
+        height=height,
+        last=len(pictures) - 1,
+        at=at,
+        label=html.escape(label),
+        at_text=html.escape(texts[at]),
+        texts=html.escape("|".join(texts)),
+        pause=pause,
+    )
+    display(shown, raw=True)

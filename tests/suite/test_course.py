@@ -1,0 +1,207 @@
+"""The course, notebooks 01 to 04: algorithms in the open, exercises, sliders, weight of motion.
+
+Every notebook is run once, in this process; its sliders and exercises are tried in what it left.
+"""
+
+import ast
+import itertools
+import re
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import torch
+from wrong_answers import WRONG
+
+from bregman.suite import notebooks, plots
+
+COURSE = {
+    name: nbformat.read(path, as_version=4)
+    for name, path in notebooks.find().items()
+    if any(
+        "exercise" in cell.metadata.get("tags", [])
+        for cell in nbformat.read(path, as_version=4).cells
+    )
+}
+
+# what of the package's objects computes, and so has no place in a cell that shows an algorithm
+METHODS = {"f", "grad", "sample_grads", "minimizer", "prox", "subgrad", "subdiff_distance",
+           "theta_at", "p_at", "step"}  # fmt: skip
+
+
+def code(notebook, tag=None):
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and (tag is None or tag in cell.metadata.get("tags", []))
+    ]
+
+
+def exercises(notebook):
+    """By name of the function asked for: the solution folded above it, its check."""
+    found, solution = {}, None
+    cells = iter(notebook.cells)
+    for cell in cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown" and "<details>" in cell.source:
+            blocks = re.findall(r"```python\n(.*?)```", cell.source, flags=re.S)
+            solution = blocks[-1] if blocks else solution
+        if "exercise" in tags:
+            check = next(cells)
+            assert "check" in check.metadata.get("tags", []), "a check cell follows its exercise"
+            name = next(n.name for n in ast.walk(ast.parse(cell.source)) if hasattr(n, "name"))
+            found[name] = (cell.source, solution, check)
+            solution = None
+    return found
+
+
+EXERCISES = [(name, task) for name, notebook in COURSE.items() for task in exercises(notebook)]
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """By notebook: the names that it leaves, its explorers, the bytes of its animations."""
+    folder, kept, monkeypatch = tmp_path_factory.mktemp("course"), {}, pytest.MonkeyPatch()
+    monkeypatch.setenv("BREGMAN_RESULTS", str(folder / "results"))
+    monkeypatch.setenv("BREGMAN_FIGURES", str(folder / "figures"))
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    monkeypatch.setattr(plots, "show", lambda figure, alt: plt.close(figure))
+    monkeypatch.setattr(plots, "animate", lambda frames, texts, alt, **_: next(iter(frames)))
+
+    def run(name):
+        if name not in kept:
+            explorers = []
+            monkeypatch.setattr(
+                plots, "explore", lambda draw, alt, **sliders: explorers.append((draw, sliders))
+            )
+            namespace = {"__name__": "course", "display": lambda *_: None}
+            default = torch.get_default_dtype()
+            for cell in code(COURSE[name]):
+                exec(compile(cell.source, name, "exec"), namespace)
+            plt.close("all")
+            kept[name] = namespace, explorers, torch.get_default_dtype()
+            torch.set_default_dtype(default)
+        namespace, explorers, dtype = kept[name]
+        torch.set_default_dtype(dtype)
+        return dict(namespace), explorers
+
+    default = torch.get_default_dtype()
+    yield run
+    torch.set_default_dtype(default)
+    monkeypatch.undo()
+
+
+def test_there_is_a_course():
+    assert len(EXERCISES) >= 5
+    told = {(name, task) for name, answers in WRONG.items() for task in answers}
+    assert told == set(EXERCISES), "every exercise has a wrong answer to be told"
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_algorithms_stand_on_their_own(name):
+    notebook = COURSE[name]
+    imported = {
+        alias.asname or alias.name.split(".")[0]
+        for cell in code(notebook)
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        and (getattr(node, "module", None) or node.names[0].name).split(".")[0] == "bregman"
+        for alias in node.names
+    }
+    cells = code(notebook)
+    assert code(notebook, "algorithm")
+    for cell, following in itertools.pairwise(cells):
+        if "algorithm" not in cell.metadata.get("tags", []):
+            continue
+        tree = ast.parse(cell.source)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        called = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and not ast.unparse(node).startswith("torch.")
+        }
+        assert not used & imported, cell.source
+        assert not called & METHODS, cell.source
+        lines = [x for x in cell.source.splitlines() if x.strip() and x.strip()[0] != "#"]
+        assert 2 <= len(lines) <= 14, "an algorithm in the open is short"
+        assert "confirm" in following.source or "assert" in following.source, following.source
+
+
+@pytest.mark.parametrize(("name", "task"), EXERCISES)
+def test_an_exercise_takes_the_right_answer_and_names_the_fault_of_a_wrong_one(
+    name, task, executed, capsys
+):
+    starter, solution, check = exercises(COURSE[name])[task]
+    wrong, fault = WRONG[name][task]
+
+    def verdict(answer):
+        namespace, _ = executed(name)
+        capsys.readouterr()
+        exec(answer, namespace)
+        exec(check.source, namespace)
+        return capsys.readouterr().out
+
+    assert verdict(starter).startswith("… not yet done")
+    assert verdict(solution).startswith("✓ ")
+    said = verdict(wrong)
+    assert said.startswith("✗ ")
+    assert fault in said
+    assert "not yet done" in "".join(o.get("text", "") for o in check.outputs), "stored unsolved"
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_stars_grade_the_exercises(name):
+    headings = [
+        cell.source.splitlines()[0]
+        for cell in COURSE[name].cells
+        if cell.cell_type == "markdown" and cell.source.startswith("### Exercise")
+    ]
+    assert headings
+    assert all(1 <= heading.count("★") <= 3 for heading in headings)
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_no_corner_of_a_slider_fails_and_the_axes_stay(name, executed):
+    _, explorers = executed(name)
+    assert explorers
+    for draw, sliders in explorers:
+        limits = []
+        ends = [(s.values[0], s.values[s.position], s.values[-1]) for s in sliders.values()]
+        for corner in itertools.product(*ends):
+            with plt.style.context(plots.style.STYLE):
+                figure = draw(**dict(zip(sliders, corner, strict=True)))
+            figure.canvas.draw()
+            limits.append([(*ax.get_xlim(), *ax.get_ylim()) for ax in figure.axes])
+            plt.close(figure)
+        spread = np.ptp(np.array(limits), axis=0)
+        assert spread.max() < 1e-12, f"axes move with {list(sliders)}"
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_stored_pictures_speak_and_are_light(name):
+    motion = 0
+    for cell in code(COURSE[name]):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            if "image/png" in data:
+                assert re.search(r'alt="[^"]{20,}"', data["text/html"]), "a picture has an alt text"
+                assert len(data["text/plain"]) >= 20
+            if "data-frames" in data.get("text/html", ""):
+                motion += len(data["text/html"])
+                assert "<script" not in data["text/html"]
+            if "application/vnd.jupyter.widget-view+json" in data:
+                assert not data["text/plain"], "no names of classes on a static page"
+    assert 0 < motion < 1.5e6
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_headings_are_plain_text(name):
+    for cell in COURSE[name].cells:
+        if cell.cell_type == "markdown":
+            for line in cell.source.splitlines():
+                assert not (line.startswith("#") and "$" in line), line
