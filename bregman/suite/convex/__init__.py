@@ -4,6 +4,7 @@ problems -> gradients, flows -> solvers -> theory: losses of known constants and
 scale space flows, iterations, and the theorems of section 3 along their paths. All is float64.
 """
 
+from bregman.suite.convex.bounds import Bound
 from bregman.suite.convex.distances import (
     bregman_distance,
     elastic_bregman_distance,
@@ -31,10 +32,11 @@ from bregman.suite.convex.solvers import (
     minimize,
 )
 from bregman.suite.convex.theory import (
-    Bound,
     corollary_3,
     corollary_12,
     distances,
+    sharp_theorem_6,
+    sharp_theorem_11,
     strong_bregman_convexity,
     theorem_2,
     theorem_6,
@@ -70,6 +72,8 @@ __all__ = [
     "logistic_regression",
     "low_rank",
     "minimize",
+    "sharp_theorem_6",
+    "sharp_theorem_11",
     "strong_bregman_convexity",
     "symmetric_bregman_distance",
     "theorem_2",

@@ -1,48 +1,21 @@
-"""The theorems of section 3, both sides of each inequality evaluated along real paths of LinBreg.
+"""The theorems of section 3, term by term along real paths of LinBreg; the proofs: notebook 03.
 
-Notation of the proofs: theta, v is the state at step k and theta', v' the next one, Delta =
-theta' - theta, g = (v - v') / tau the gradient used, r = grad L(theta) - g its error. Expectations
-are over g given the past, and exact, since g has finitely many outcomes. sigma^2 is the variance at
-theta itself, so each statement is a little stronger than with a bound over all theta. Throughout,
-
-    <v' - v, Delta> = D_J^sym + ||Delta||^2 / delta        (v = p + theta / delta).          (a)
+theta, v is the state at step k and theta', v' the next one, Delta = theta' - theta, g the gradient
+used. Expectations are over g given the past, and exact, since g has finitely many outcomes. sigma^2
+is the variance at theta itself, so each statement is a little stronger than with a bound over all
+theta.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bregman.suite.convex import checks
-from bregman.suite.convex.problems import Problem
+from bregman.suite.convex.bounds import Bound
+from bregman.suite.convex.problems import LeastSquares, Problem
 from bregman.suite.convex.solvers import Path
-
-
-@dataclass(frozen=True, eq=False)
-class Bound:
-    """The two sides of lhs <= rhs, step by step.
-
-    Args:
-        lhs: (K,), the side that the theorem bounds.
-        rhs: (K,), its bound.
-        constants: the constants that enter, by name.
-    """
-
-    lhs: Tensor
-    rhs: Tensor
-    constants: dict[str, float]
-
-    @property
-    def slack(self) -> Tensor:
-        """(K,), rhs - lhs: negative where the inequality fails."""
-        return self.rhs - self.lhs
-
-    def holds(self, tol: float = 1e-12) -> bool:
-        """Whether lhs <= rhs at every step, up to rounding relative to the largest number seen."""
-        scale = max(1.0, float(self.lhs.abs().max()), float(self.rhs.abs().max()))
-        return bool((self.slack >= -tol * scale).all())
 
 
 def theorem_2(path: Path) -> Bound:
@@ -51,16 +24,8 @@ def theorem_2(path: Path) -> Bound:
         E[L(theta')] + E[D_J^sym] / tau + C E||Delta||^2 / (2 delta tau)
             <= L(theta) + delta tau sigma^2 / (2 c)
 
-    Proof. The descent lemma and (a) give
-
-        L(theta') <= L(theta) + <g, Delta> + <r, Delta> + Lip/2 ||Delta||^2
-                   = L(theta) - D_J^sym / tau - (2 - delta tau Lip) / (2 delta tau) ||Delta||^2
-                     + <r, Delta>.
-
-    Let theta^ be the step that grad L would make: it does not depend on g, so E<r, theta^> = 0, and
-    the prox is non-expansive, ||theta' - theta^|| <= delta tau ||r||. Hence E<r, Delta> =
-    E<r, theta' - theta^> <= delta tau sigma^2. The inequality holds for every step size; it says
-    that the loss decays where C >= 0, that is tau <= 2 / (delta Lip).
+    The inequality holds for every step size; it says that the loss decays where C >= 0, that is
+    tau <= 2 / (delta Lip).
 
     Args:
         path: a path with every iterate, without momentum.
@@ -73,13 +38,13 @@ def theorem_2(path: Path) -> Bound:
     """
     step = _Steps(path)
     C = 2 - path.delta * path.taus * path.problem.lipschitz
-    lhs = (
-        step.mean(step.losses)
-        + step.mean(step.symmetric) / path.taus
-        + C / (2 * path.delta * path.taus) * step.mean(step.moved)
-    )
-    rhs = path.losses[:-1] + path.delta * path.taus * step.variance
-    return Bound(lhs, rhs, {"C": float(C.min()), "c": 0.5})
+    left = {
+        "loss": step.mean(step.losses),
+        "symmetric": step.mean(step.symmetric) / path.taus,
+        "C": C / (2 * path.delta * path.taus) * step.mean(step.moved),
+    }
+    right = {"before": path.losses[:-1], "noise": path.delta * path.taus * step.variance}
+    return Bound(left, right, {"C": float(C.min()), "c": 0.5})
 
 
 def corollary_3(path: Path) -> Bound:
@@ -90,11 +55,6 @@ def corollary_3(path: Path) -> Bound:
 
     Here every quantity is that of the path itself; the expectation of the right side is finite if
     the tau_k are square-summable.
-
-    Proof. In the proof of Theorem 2 estimate <r, Delta> <= delta tau/(2c) ||r||^2 + c/(2 delta tau)
-    ||Delta||^2 instead; this holds on every path and leaves C = 2 - c - delta tau Lip. Multiply by
-    tau_k and sum: tau does not increase, so sum_k tau_k (L(theta^k) - L(theta^{k+1})) <=
-    tau_0 (L(theta^0) - inf L). The choice c = C splits what there is equally.
 
     Args:
         path: a path with every iterate, without momentum, from steps that do not increase.
@@ -121,11 +81,13 @@ def corollary_3(path: Path) -> Bound:
     ndim = change.ndim - 1
     errors, moved = _inner(noise, noise, ndim), _inner(change, change, ndim)
     symmetric = _inner(path.p.diff(dim=0), change, ndim)
-    lhs = (symmetric + C / (2 * delta) * moved).cumsum(0)
-    rhs = float(taus[0]) * (path.losses[0] - _infimum(problem)) + delta / (2 * C) * (
-        taus.square() * errors
-    ).cumsum(0)
-    return Bound(lhs, rhs, {"C": C, "c": C})
+    left = {"symmetric": symmetric.cumsum(0), "C": C / (2 * delta) * moved.cumsum(0)}
+    start = float(taus[0]) * (path.losses[0] - _infimum(problem))
+    right = {
+        "start": start.expand(len(taus)),
+        "noise": delta / (2 * C) * (taus.square() * errors).cumsum(0),
+    }
+    return Bound(left, right, {"C": C, "c": C})
 
 
 def distances(path: Path) -> Tensor:
@@ -148,15 +110,6 @@ def theorem_6(path: Path) -> Bound:
 
         E[d'] - d + mu tau/4 E||theta* - theta'||^2 <= sigma/2 (tau^2 + E||Delta||^2)
 
-    Proof. The three-point identity for J_delta, D^v(theta', theta) >= ||Delta||^2 / (2 delta) and
-    v' - v = -tau g give d' - d <= -||Delta||^2 / (2 delta) + tau <g, theta* - theta'>. Write
-    g = grad L(theta') + (grad L(theta) - grad L(theta')) - r and e = theta* - theta'. Then
-    <grad L(theta'), e> <= -mu ||e||^2 since grad L(theta*) = 0; the second part is at most
-    Lip ||Delta|| ||e|| <= mu/2 ||e||^2 + Lip^2/(2 mu) ||Delta||^2, whose last term the step
-    condition makes at most ||Delta||^2 / (4 delta tau); and -E<r, e> = E<r, Delta> <=
-    sigma sqrt(E||Delta||^2), so tau times it is at most sigma/2 (tau^2 + E||Delta||^2). So the
-    inequality holds, even with mu tau/2 in place of mu tau/4.
-
     For exact gradients the right side is zero: d_k falls at every step (Remark 8).
 
     Args:
@@ -174,13 +127,44 @@ def theorem_6(path: Path) -> Bound:
     checks.positive("the strong convexity of L", mu)
     step = _Steps(path)
     e = problem.minimizer() - step.theta
-    lhs = (
-        step.mean(_distances(path, step.theta, step.v))
-        - distances(path)[:-1]
-        + mu * path.taus / 4 * step.mean(_inner(e, e, e.ndim - 2))
-    )
-    rhs = step.variance.sqrt() / 2 * (path.taus.square() + step.mean(step.moved))
-    return Bound(lhs, rhs, {"mu": mu, "tau_max": mu / (2 * path.delta * lipschitz**2)})
+    left = {
+        "distance": step.mean(_distances(path, step.theta, step.v)),
+        "mu": mu * path.taus / 4 * step.mean(_inner(e, e, e.ndim - 2)),
+    }
+    right = {
+        "before": distances(path)[:-1],
+        "noise": step.variance.sqrt() / 2 * (path.taus.square() + step.mean(step.moved)),
+    }
+    return Bound(left, right, {"mu": mu, "tau_max": mu / (2 * path.delta * lipschitz**2)})
+
+
+def sharp_theorem_6(path: Path) -> Bound:
+    """Theorem 6 with the constants that cannot be bettered, for tau <= 2 / (delta (mu + Lip)).
+
+        E[d'] + tau mu (1 - delta tau mu / 2) ||theta - theta*||^2 <= d + delta tau^2 sigma^2 / 2
+
+    An equality for J = 0 where the Hessian is mu times the identity.
+
+    Args:
+        path: a path with every iterate, without momentum; its steps may violate the condition.
+
+    Returns:
+        The two sides at steps 0 to K - 1, with mu and tau_max, the largest step allowed.
+
+    Raises:
+        ValueError: as for ``theorem_6``.
+    """
+    problem, tau, delta = path.problem, path.taus, path.delta
+    mu = problem.strong_convexity
+    checks.positive("the strong convexity of L", mu)
+    step = _Steps(path)
+    e = problem.minimizer() - path.theta[:-1]
+    left = {
+        "distance": step.mean(_distances(path, step.theta, step.v)),
+        "mu": tau * mu * (1 - delta * tau * mu / 2) * _inner(e, e, e.ndim - 1),
+    }
+    right = {"before": distances(path)[:-1], "noise": delta * tau.square() / 2 * step.variance}
+    return Bound(left, right, {"mu": mu, "tau_max": 2 / (delta * (mu + problem.lipschitz))})
 
 
 def strong_bregman_convexity(problem: Problem, lam: float, delta: float = 1.0) -> float:
@@ -193,11 +177,7 @@ def strong_bregman_convexity(problem: Problem, lam: float, delta: float = 1.0) -
 
         nu = mu delta / (1 + 4 lam delta / min |theta*_i|), the minimum over theta*_i != 0
 
-    Proof. An entry adds lam |theta*_i| - p_i theta*_i to D_J^p(theta*, theta). That is zero unless
-    theta*_i != 0 and theta_i is zero or of the other sign; then it is at most 2 lam |theta*_i| <=
-    2 lam (theta*_i - theta_i)^2 / |theta*_i|. So D_{J_delta} is at most
-    (2 lam / min |theta*_i| + 1/(2 delta)) ||theta* - theta||^2, and strong convexity gives
-    mu/2 ||theta* - theta||^2. For lam = 0 it is mu = nu / delta.
+    For lam = 0 it is mu = nu / delta.
 
     Args:
         problem: a strongly convex loss.
@@ -224,16 +204,7 @@ def theorem_11(path: Path, nu: float) -> Bound:
 
         E[d'] <= (1 - tau nu (1 - tau 2 delta^2 Lip^2 / nu)) d + delta tau^2 sigma^2
 
-    Proof. As for Theorem 6, d' - d <= -||Delta||^2/(2 delta) + tau <g, theta* - theta> -
-    tau <g, Delta>, and the last term is at most ||Delta||^2/(2 delta) + delta tau^2/2 ||g||^2. With
-    E<g, theta* - theta> <= L(theta*) - L(theta) - nu d and E||g||^2 = ||grad L(theta)||^2 +
-    sigma^2,
-
-        E[d'] <= (1 - tau nu) d - tau (L(theta) - L(theta*))
-                 + delta tau^2/2 (||grad L(theta)||^2 + sigma^2).                            (b)
-
-    Now ||grad L(theta)||^2 <= Lip^2 ||theta - theta*||^2 <= 2 delta Lip^2 d. So the inequality
-    holds, for every tau, even with half of both tau^2 terms.
+    The inequality holds for every tau.
 
     Args:
         path: a path with every iterate, without momentum.
@@ -249,9 +220,44 @@ def theorem_11(path: Path, nu: float) -> Bound:
     checks.positive("nu", nu)
     step = _Steps(path)
     tau, delta, lipschitz = path.taus, path.delta, path.problem.lipschitz
-    factor = 1 - tau * nu * (1 - tau * 2 * delta**2 * lipschitz**2 / nu)
-    rhs = factor * distances(path)[:-1] + delta * tau.square() * step.variance
-    return Bound(step.mean(_distances(path, step.theta, step.v)), rhs, {"nu": nu})
+    before = distances(path)[:-1]
+    right = {
+        "before": before,
+        "nu": -tau * nu * before,
+        "Lip": 2 * (tau * delta * lipschitz).square() * before,
+        "noise": delta * tau.square() * step.variance,
+    }
+    return Bound({"distance": step.mean(_distances(path, step.theta, step.v))}, right, {"nu": nu})
+
+
+def sharp_theorem_11(path: Path, nu: float) -> Bound:
+    """Theorem 11 for least squares, with the constants that cannot be bettered.
+
+        E[d'] <= (1 - 2 tau nu (1 - delta tau Lip / 2)) d + delta tau^2 sigma^2 / 2
+
+    for tau <= 2 / (delta Lip): twice the nu, since a quadratic loss is its own second-order model.
+
+    Args:
+        path: a path on a least-squares loss, with every iterate, without momentum.
+        nu: the constant, see ``strong_bregman_convexity``.
+
+    Returns:
+        The two sides at steps 0 to K - 1, with nu.
+
+    Raises:
+        ValueError: as for ``theorem_11``, or the loss is another one.
+    """
+    checks.positive("nu", nu)
+    if not isinstance(path.problem, LeastSquares):
+        raise ValueError(f"path must be one on least squares, got {type(path.problem).__name__}")
+    step = _Steps(path)
+    tau, delta, before = path.taus, path.delta, distances(path)[:-1]
+    right = {
+        "before": before,
+        "nu": -2 * tau * nu * (1 - delta * tau * path.problem.lipschitz / 2) * before,
+        "noise": delta * tau.square() / 2 * step.variance,
+    }
+    return Bound({"distance": step.mean(_distances(path, step.theta, step.v))}, right, {"nu": nu})
 
 
 def corollary_12(paths: Sequence[Path], nu: float, c: float, offset: float) -> Bound:
@@ -262,10 +268,7 @@ def corollary_12(paths: Sequence[Path], nu: float, c: float, offset: float) -> B
     for c > 1/nu and offset >= c delta Lip. (The offset is the number of steps of c/k that are left
     out, being too long.)
 
-    Proof. In (b), ||grad L(theta)||^2 <= 2 Lip (L(theta) - L(theta*)) and tau <= 1/(delta Lip)
-    leave d_{k+1} <= (1 - tau nu) d_k + delta tau^2 sigma^2 / 2. With n = k + offset, a = c nu > 1,
-    b = delta c^2 sigma^2 / 2 and d_k <= C/n (1 - a/n >= 0, since nu <= mu delta <= delta Lip):
-    d_{k+1} <= C/n - (a C - b)/n^2 <= C/n - C/n^2 <= C/(n + 1), as C >= b/(a - 1).
+    The left side is the mean over the runs plus three standard errors of it.
 
     Args:
         paths: independent runs from one start, with every iterate and without momentum; their mean
@@ -292,10 +295,15 @@ def corollary_12(paths: Sequence[Path], nu: float, c: float, offset: float) -> B
         _check_complete(path)
         if path.delta != delta or not torch.allclose(path.taus, c / n[:-1], rtol=1e-12):
             raise ValueError("paths must share delta, and their steps be c / (k + offset)")
-    mean = torch.stack([distances(path) for path in paths]).mean(0)
+    d = torch.stack([distances(path) for path in paths])
     sigma2 = max(float(_variances(path).max()) for path in paths)
-    C = max(offset * float(mean[0]), delta * c**2 * sigma2 / (2 * (c * nu - 1)))
-    return Bound(mean, C / n, {"C": C, "sigma": math.sqrt(sigma2)})
+    C = max(offset * float(d[0, 0]), delta * c**2 * sigma2 / (2 * (c * nu - 1)))
+    errors = d.std(0) / math.sqrt(len(d)) if len(d) > 1 else torch.zeros_like(d[0])
+    return Bound(
+        {"mean": d.mean(0), "three errors": 3 * errors},
+        {"C": C / n},
+        {"C": C, "sigma": math.sqrt(sigma2)},
+    )
 
 
 class _Steps:

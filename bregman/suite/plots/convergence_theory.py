@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
-from bregman.suite.convex.theory import Bound
+from bregman.suite.convex.bounds import Bound
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
 
 EXACT, NOISY = BLUE, RED
