@@ -1,6 +1,6 @@
 """Figures of notebook 03: what happens along a path (solid) beside what a theorem allows (dashed).
 
-Blue stands for exact gradients, vermilion for noisy ones; where step sizes are compared, each has a
+Blue stands for exact gradients, red for noisy ones; where step sizes are compared, each has a
 colour of its own.
 """
 
@@ -8,14 +8,27 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from bregman.suite.convex.bounds import Bound
-from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
+from bregman.suite.plots.style import (
+    BLACK,
+    BLUE,
+    GRAY,
+    GREEN,
+    OCHRE,
+    PALETTE,
+    PINK,
+    PURPLE,
+    RED,
+    STYLE,
+)
 
 EXACT, NOISY = BLUE, RED
 STEPS = (BLUE, GREEN, PINK, OCHRE, RED)
@@ -44,7 +57,7 @@ def loss_decay(
             axes[0].semilogy(_shown(values), color=color, label=label)
             axes[1].plot(promised[label], color=color)
         axes[0].set(title=r"exact: loss $\mathcal{L}(\theta^k)$")
-        axes[0].legend(loc="lower right")
+        axes[0].legend(loc="upper right")
         axes[1].axhline(1, color=BLACK, ls=BOUND)
         axes[1].set(title="exact: decrease, promised / seen", ylim=(0, 1.1))
         _both_sides(axes[2], noisy, NOISY)
@@ -111,41 +124,40 @@ def distance_parts(bregman: Tensor, quadratic: Tensor, total: Tensor) -> Figure:
     return _few_ticks(fig)
 
 
-def distance_decay(distances: Mapping[str, Tensor], exact: Bound, noisy: Bound) -> Figure:
-    """Theorem 6: the distance to the minimizer, and both sides of the inequality.
+def distance_decay(
+    distances: Mapping[str, Tensor], slack: Tensor, at_minimizer: Bound, every: int = 1
+) -> Figure:
+    """Theorem 6: the distance to the minimizer, and the inequality where it is put to the test.
 
     Args:
         distances: (K,), d_k, with the keys "exact" and "noisy".
-        exact: the two sides with exact gradients, where the right one is zero.
-        noisy: the two sides with noisy gradients.
+        slack: (K,), right minus left side with exact gradients.
+        at_minimizer: what the distance grows by, and the allowance for it, from theta* on.
+        every: how many steps lie between two noisy distances.
 
     Returns:
-        Three panels with a logarithmic axis of steps; the right one shows both signs.
+        Three panels.
     """
     with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.7))
-        for ax, exact_values, noisy_values, title in (
-            (axes[0], distances["exact"], distances["noisy"], "distance $d_k$"),
-            (axes[1], exact.slack, noisy.slack, "right side $-$ left side"),
-        ):
-            for values, color, label in (
-                (exact_values, EXACT, "exact"),
-                (noisy_values, NOISY, "noisy"),
-            ):
-                shown = _shown(values)
-                ax.loglog(range(1, len(shown) + 1), shown, color=color, label=label)
-            ax.set(title=title)
-        _both_sides(axes[2], noisy, NOISY, start=1)
-        axes[2].set(title="noisy: both sides", xscale="log")
-        axes[2].set_yscale("symlog", linthresh=1e-3)
-        axes[2].set_yticks([-1, -1e-2, 0, 1e-2])
-        for ax, place in zip(axes, ("lower left", "lower left", "lower right"), strict=True):
-            ax.set(xlabel="$k + 1$")
-            ax.legend(loc=place)
+        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.7))
+        for name, color, stride in (("exact", EXACT, 1), ("noisy", NOISY, every)):
+            values = _shown(distances[name])
+            left.loglog(1 + stride * np.arange(len(values)), values, color=color, label=name)
+        left.set(title="distance $d_k$", xlabel="$k + 1$")
+        left.legend(loc="lower left")
+        shown = _shown(slack)
+        middle.semilogy(shown, color=EXACT)
+        middle.set(title="exact: right $-$ left", xlabel="$k$", xlim=(0, np.isfinite(shown).sum()))
+        _both_sides(right, at_minimizer, NOISY)
+        right.axhline(0, color=GRAY, lw=0.8)
+        right.set(title=r"noisy, from $\theta^*$: both sides", xlabel="$k$")
+        right.legend(loc="lower left")
     return _few_ticks(fig)
 
 
-def bregman_convexity(epsilon: Tensor, anywhere: Tensor, towards: Tensor, nu: float) -> Figure:
+def bregman_convexity(
+    epsilon: Tensor, anywhere: Tensor, towards: Tensor, nu: float, worst: float
+) -> Figure:
     """How large nu of strong Bregman convexity may be: between two bad points, and towards theta*.
 
     Args:
@@ -153,6 +165,7 @@ def bregman_convexity(epsilon: Tensor, anywhere: Tensor, towards: Tensor, nu: fl
         anywhere: (K,), the largest nu that fits these pairs of points.
         towards: (N,), the largest nu that fits theta* and a random state, for N states.
         nu: the constant that is proved towards theta*.
+        worst: the largest nu that fits theta* and the worst state.
 
     Returns:
         Two panels.
@@ -167,6 +180,7 @@ def bregman_convexity(epsilon: Tensor, anywhere: Tensor, towards: Tensor, nu: fl
         )
         counts, *_ = right.hist(towards, bins=40, color=BLUE)
         right.axvline(nu, color=BLACK, ls=BOUND, label=r"$\nu$ of the proof")
+        right.plot(worst, 1.5, color=RED, marker="v", ms=6, ls="", label="worst state")
         right.set(
             title=r"from random states towards $\theta^*$",
             xlabel=r"largest possible $\nu$",
@@ -216,30 +230,171 @@ def constant_steps(
     return _few_ticks(fig)
 
 
+def vanishing_steps(mean: Tensor, bound: Tensor, level: Tensor, every: int) -> Figure:
+    """Theorem 11 for steps that vanish slowly: the distance follows the step size to zero.
+
+    Args:
+        mean: (K,), the mean of d_k over runs.
+        bound: (K,), the inequality applied k times.
+        level: (K,), where the bound for a constant step of the present size would end.
+        every: how many steps lie between two of them.
+
+    Returns:
+        One panel with logarithmic axes.
+    """
+    k = every * np.arange(1, len(mean) + 1)
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(5.2, 3.0))
+        ax.loglog(k, mean, color=NOISY, label="mean $d_k$")
+        ax.loglog(k, bound, color=BLACK, ls=BOUND, label="bound")
+        ax.loglog(k, level, color=GRAY, ls=":", label=r"level of the present $\tau_k$")
+        ax.set(xlabel="$k$")
+        ax.legend(loc="lower left")
+    return _few_ticks(fig)
+
+
 def rate(runs: Tensor, bound: Bound, slow: Tensor | None = None) -> Figure:
     """Corollary 12: the mean distance under the line C / (k + k_0).
 
     Args:
         runs: (runs, K), d_k of each run.
-        bound: their mean and its bound.
+        bound: their mean with three standard errors, and its bound.
         slow: (K,), the mean distance where the steps are too short.
 
     Returns:
-        One panel with logarithmic axes.
+        One panel with logarithmic axes; a few of the runs are drawn.
     """
     k = np.arange(1, runs.shape[1] + 1)
+    mean, errors = bound.left.values()
     with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(5.2, 3.4))
-        ax.loglog(k, runs.T, color=NOISY, alpha=0.2, lw=0.6)
-        ax.loglog(k, bound.lhs, color=NOISY, lw=1.6)
+        fig, ax = plt.subplots(figsize=(5.6, 3.4))
+        ax.loglog(k, runs[:6].T, color=NOISY, alpha=0.35, lw=0.6)
+        ax.fill_between(k, (mean - errors).clamp(min=1e-12), mean + errors, color=BLUE, alpha=0.4)
+        ax.loglog(k, mean, color=BLUE, lw=1.6)
         ax.loglog(k, bound.rhs, color=BLACK, ls=BOUND)
-        lines = {"single runs": Line2D([], [], color=NOISY, alpha=0.4, lw=0.8),
-                 f"mean of {len(runs)} runs": Line2D([], [], color=NOISY, lw=1.6),
+        lines = {"six runs": Line2D([], [], color=NOISY, alpha=0.6, lw=0.8),
+                 f"mean of {len(runs)} runs ± 3 errors": Line2D([], [], color=BLUE, lw=1.6),
                  "bound $C/(k + k_0)$": Line2D([], [], color=BLACK, ls=BOUND)}  # fmt: skip
         if slow is not None:
-            lines[r"mean, steps too short ($c\nu < 1$)"] = ax.loglog(k, slow, color=GRAY)[0]
+            look = {"color": GRAY, "ls": "-."}
+            lines[r"mean, $c\nu = 0.05$: too short"] = ax.loglog(k, slow, **look)[0]
         ax.set(xlabel="$k + 1$", ylabel="$d_k$")
         ax.legend(lines.values(), lines.keys(), loc="lower left")
+    return _few_ticks(fig)
+
+
+def rooms(table: pd.DataFrame) -> Figure:
+    """By what factor each constant may be wrong before a check of it fails.
+
+    Args:
+        table: indexed by constant, one column per problem; missing where there is no such check.
+
+    Returns:
+        One panel: a row per constant, a mark per problem, on a logarithmic axis about one.
+    """
+    marks = (("o", BLUE), ("D", RED))
+    with plt.style.context(STYLE):
+        fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.22 * len(table)))
+        rows = np.arange(len(table))
+        for (name, values), (mark, color) in zip(table.items(), marks, strict=False):
+            ax.plot(values, rows, color=color, marker=mark, ms=5, ls="", label=name)
+        ax.axvline(1, color=BLACK, ls=BOUND, label="exactly right")
+        ax.set(xscale="log", xlabel="factor by which the constant may be wrong")
+        ax.set_xticks([0.1, 0.2, 0.5, 1, 2, 5, 10], ["0.1", "0.2", "0.5", "1", "2", "5", "10"])
+        ax.set_yticks(rows, table.index)
+        ax.invert_yaxis()
+        fig.legend(loc="outside upper center", ncols=3)
+    return _few_ticks(fig)
+
+
+def descent_on_moons(
+    promised: Mapping[str, Tensor], losses: Mapping[str, Tensor], densities: Mapping[str, Tensor]
+) -> Figure:
+    """Theorem 2 on a loss that is not convex: a small net on two moons, for several seeds.
+
+    Args:
+        promised: by label, (K,), the decrease that the theorem promises over the decrease seen.
+        losses: by label, (K,).
+        densities: by label, (K,), the share of weights that are not zero.
+
+    Returns:
+        Three panels.
+    """
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6))
+        for ax, curves, title in (
+            (axes[0], losses, r"loss $\mathcal{L}(\theta^k)$"),
+            (axes[1], promised, "decrease, promised / seen"),
+            (axes[2], densities, "share of non-zero weights"),
+        ):
+            for (label, values), color in zip(curves.items(), STEPS, strict=False):
+                ax.plot(values, color=color, label=label)
+            ax.set(title=title, xlabel="$k$")
+        axes[0].set(yscale="log")
+        axes[1].axhline(1, color=BLACK, ls=BOUND)
+        axes[1].set(ylim=(0, 1.1))
+        axes[2].set(ylim=(0, 1))
+        axes[0].legend(loc="lower left")
+    return _few_ticks(fig)
+
+
+def growing_net(x: Tensor, labels: Tensor, regions: Tensor, weights: Tensor, title: str) -> Figure:
+    """One moment of training on two moons: what the net says, and which weights it has.
+
+    Args:
+        x: (N, 2), the points.
+        labels: (N,), -1 or 1.
+        regions: (G, G), the net's output over the square from -1.6 to 2.6, -1.6 to 2.1.
+        weights: (neurons, 3), the two incoming weights and the outgoing one of each neuron.
+        title: above both panels.
+
+    Returns:
+        Two panels of fixed limits.
+    """
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(
+            1, 2, figsize=(6.6, 2.7), gridspec_kw={"width_ratios": (3, 2)}
+        )
+        left.imshow(
+            regions.sigmoid(), extent=(-1.6, 2.6, -1.6, 2.1), origin="lower", cmap="PuOr",
+            vmin=0, vmax=1, alpha=0.6, aspect="auto",
+        )  # fmt: skip
+        for sign, mark, color in ((-1, "o", OCHRE), (1, "^", PURPLE)):
+            chosen = labels == sign
+            left.plot(*x[chosen].T, color=color, marker=mark, ms=2.5, ls="")
+        left.set(xlim=(-1.6, 2.6), ylim=(-1.6, 2.1), xticks=[], yticks=[])
+        left.grid(False)
+        right.imshow(
+            weights != 0, cmap=ListedColormap(["#E5E5E5", BLACK]), aspect="auto",
+            interpolation="none",
+        )  # fmt: skip
+        right.set_xticks([0, 1, 2], ["$x_1$", "$x_2$", "out"])
+        right.set(ylabel="neuron", title="weights")
+        right.grid(False)
+        left.set(title=title)
+    return fig
+
+
+def beyond_the_theorems(curves: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """Algorithms on one problem: the distance to the minimizer, and the support.
+
+    Args:
+        curves: by name of the algorithm, (K,) distances ||theta^k - theta*|| and numbers of
+            non-zero entries.
+
+    Returns:
+        Two panels.
+    """
+    styles = dict(zip(curves, ("-", "--", "-.", ":"), strict=False))
+    with plt.style.context(STYLE):
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+        for name, (error, support) in curves.items():
+            look = {"color": PALETTE[name], "ls": styles[name], "lw": 1.5}
+            left.semilogy(_shown(error), label=name, **look)
+            right.plot(support, drawstyle="steps-post", **look)
+        left.set(xlabel="$k$", ylabel=r"$\|\theta^k - \theta^*\|$", ylim=(1e-8, None))
+        right.set(xlabel="$k$", ylabel="entries that are not zero")
+        fig.legend(loc="outside upper center", ncols=len(curves))
     return _few_ticks(fig)
 
 
@@ -266,35 +421,34 @@ def example_1(theta: Tensor, v: Tensor, slopes: Tensor) -> Figure:
         left.set(xlabel=r"$\theta$", xlim=(x[0], x[-1]), ylim=(-0.6, None))
         left.legend(loc="upper left")
         right.axhline(0, color=BLACK, lw=0.6)
-        for values, color, label in (
-            (theta, EXACT, r"$\theta^k$"),
-            (slopes, RED, r"$\mathcal{L}'(\theta^k)$"),
-            (v, GREEN, r"$v^k$"),
+        # v equals theta while both are positive: a broad line under a thin one
+        for values, color, label, look in (
+            (v, GREEN, r"$v^k$", {"lw": 3.5, "alpha": 0.5}),
+            (theta, EXACT, r"$\theta^k$", {}),
+            (slopes, RED, r"$\mathcal{L}'(\theta^k)$", {"ls": "--"}),
         ):
-            right.plot(values, color=color, label=label)
+            right.plot(values, color=color, label=label, **look)
         right.set(xlabel="$k$")
         right.legend(loc="lower left")
     return _few_ticks(fig)
 
 
-def step_condition(
-    losses: Mapping[str, Tensor], distances: Mapping[str, Tensor], title: str | None = None
-) -> Figure:
+def step_condition(losses: Mapping[str, Tensor], distances: Mapping[str, Tensor]) -> Figure:
     """What the step size does to the loss and to the distance.
 
     Args:
         losses: by label, (K,).
         distances: by label, (K,), d_k.
-        title: above both panels.
 
     Returns:
         Two panels with logarithmic axes.
     """
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.8), sharex=True)
+        styles = ("-", "--", "-.", ":")
         for ax, curves in zip(axes, (losses, distances), strict=True):
-            for (label, values), color in zip(curves.items(), STEPS, strict=False):
-                ax.semilogy(_shown(values), color=color, label=label)
+            for (label, values), color, ls in zip(curves.items(), STEPS, styles, strict=False):
+                ax.semilogy(_shown(values), color=color, ls=ls, label=label)
             # a diverging curve leaves the picture, so that the others stay visible
             first = max(float(values[0]) for values in curves.values())
             ax.set(xlabel="$k$", ylim=(None, min(1e3 * first, ax.get_ylim()[1])))
@@ -302,17 +456,44 @@ def step_condition(
             ax.set(xlim=(0, max(len(values) for values in curves.values()) - 1))
         axes[0].set(ylabel=r"loss $\mathcal{L}(\theta^k)$")
         axes[1].set(ylabel="distance $d_k$")
-        if len(losses) > 1:
-            axes[0].legend(loc="lower left")
-        if title is not None:
-            fig.suptitle(title, fontsize=9)
+        axes[0].legend(loc="lower left")
+    return _few_ticks(fig)
+
+
+def tried_steps(
+    panels: Mapping[str, tuple[Tensor, Tensor]], title: str, *, logarithmic: bool = False
+) -> Figure:
+    """Curves under their bounds, for an explorer: the axes are always the same.
+
+    Args:
+        panels: by title, (K,) what happens and (K,) its bound.
+        title: above all.
+        logarithmic: whether the axis of steps is.
+
+    Returns:
+        One panel each, from 1e-6 to 1e3; what is beyond leaves the picture.
+    """
+    with plt.style.context(STYLE):
+        fig, axes = plt.subplots(1, len(panels), figsize=(7.2, 2.9), squeeze=False)
+        for ax, (name, (values, bound)) in zip(axes[0], panels.items(), strict=True):
+            k = np.arange(1, len(values) + 1) if logarithmic else np.arange(len(values))
+            for curve, look in ((values, {"color": BLUE}), (bound, {"color": BLACK, "ls": BOUND})):
+                shown = np.asarray(curve, dtype=float)
+                ax.plot(k, np.where((shown > 0) & (shown < 1e30), shown, np.nan), **look)
+            ax.set(yscale="log", ylim=(1e-6, 1e3), xlim=(k[0], k[-1]), title=name)
+            ax.set(xlabel="$k + 1$" if logarithmic else "$k$")
+            ax.set_yticks([1e-6, 1e-3, 1, 1e3])
+            if logarithmic:
+                ax.set(xscale="log")
+        axes[0, 0].legend(["seen", "bound"], loc="lower left")
+        fig.suptitle(title, fontsize=9)
     return _few_ticks(fig)
 
 
 def _both_sides(ax: Axes, bound: Bound, color: str, start: int = 0) -> None:
     k = range(start, start + len(bound.lhs))
     ax.plot(k, bound.lhs, color=color, label="left side")
-    ax.plot(k, bound.rhs, color=BLACK, ls=BOUND, label="bound")
+    ax.plot(k, bound.rhs, color=BLACK, ls=BOUND, label="right side")
 
 
 def _shown(values: Tensor) -> np.ndarray:
