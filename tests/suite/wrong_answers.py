@@ -4,6 +4,7 @@ By notebook and by the first function asked for: the code, and what names its fa
 """
 
 WRONG: dict[str, dict[str, tuple[str, str]]] = {
+<<<<<<< HEAD
     "inverse_scale_space": {
         "shrink_two_sides": (
             "def shrink_two_sides(x, up, down):\n    return x.sign() * (x.abs() - up).clamp(min=0)",
@@ -58,4 +59,53 @@ def nonnegative_flow(A, y, lam):
     },
     "convergence_theory": {},
     "sparse_initialization": {},
+=======
+    "inverse_scale_space": {},
+    "convex_toy_problems": {},
+    "convergence_theory": {
+        "momentum": (
+            """
+def momentum(gradient, theta, v, tau, beta, lam, delta, steps):
+    m = torch.zeros_like(v)
+    for _ in range(steps):
+        m = beta * m + tau * gradient(theta)
+        v = v - m
+        theta = delta * v.sign() * (v.abs() - lam).clamp(min=0)
+    return theta, v
+""",
+            "the average wants 1 - beta",
+        ),
+        "proxgd": (
+            """
+def proxgd(gradient, theta, tau, lam, steps):
+    path = [theta]
+    for _ in range(steps):
+        x = theta - tau * gradient(theta)
+        theta = x.sign() * (x.abs() - lam).clamp(min=0)
+        path.append(theta)
+    return torch.stack(path)
+""",
+            "in prox_(tau J) it is tau * lam",
+        ),
+    },
+    "sparse_initialization": {
+        "sparse_weights": (
+            """
+def sparse_weights(shape, r, alpha, group, generator):
+    kept = {"entry": shape, "row": shape[:1], "kernel": shape[:2]}[group]
+    kept = tuple(kept) + (1,) * (len(shape) - len(kept))
+    mask = torch.rand(kept, generator=generator) < r
+    return math.sqrt(alpha) * torch.randn(shape, generator=generator) * mask
+""",
+            "the mask costs a factor r, and nothing pays it back",
+        ),
+        "leaky_alpha": (
+            """
+def leaky_alpha(n_in, s):
+    return 2 / ((1 + s) ** 2 * n_in)
+""",
+            "the slope is squared",
+        ),
+    },
+>>>>>>> a9bb021 (Notebook 04 rewritten: sparse weights and LinBreg by hand, a test that a missing 1/r fails, a layer of isolated neurons)
 }
