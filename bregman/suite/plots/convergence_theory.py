@@ -151,7 +151,9 @@ def distance_decay(
         _both_sides(right, at_minimizer, NOISY)
         right.axhline(0, color=GRAY, lw=0.8)
         right.set(title=r"noisy, from $\theta^*$: both sides", xlabel="$k$")
-        right.legend(loc="lower left")
+        # room for the legend above the curves
+        right.set(ylim=(None, 1.7 * float(at_minimizer.rhs.max())))
+        right.legend(loc="upper right")
     return _few_ticks(fig)
 
 
@@ -217,7 +219,7 @@ def constant_steps(
             left.semilogy(values, color=color, label=rf"$\tau = {tau:.3g}$")
             left.semilogy(bounds[tau], color=color, ls=BOUND)
         left.set(xlabel="$k$", ylabel="mean $d_k$", title="solid: seen, dashed: bound")
-        left.legend(loc="lower left")
+        left.legend(loc="center right")
         taus = list(plateaus)
         right.loglog(taus, list(plateaus.values()), color=NOISY, marker="o", ms=4, label="seen")
         right.loglog(
