@@ -80,7 +80,9 @@ def executed(tmp_path_factory):
                 plots, "explore", lambda draw, alt, **sliders: explorers.append((draw, sliders))
             )
             namespace = {"__name__": "course", "display": lambda *_: None}
-            default = torch.get_default_dtype()
+            # not that of the notebook before
+            default = torch.float32
+            torch.set_default_dtype(default)
             for cell in code(COURSE[name]):
                 exec(compile(cell.source, name, "exec"), namespace)
             plt.close("all")

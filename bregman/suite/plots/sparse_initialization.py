@@ -176,6 +176,7 @@ def isolated_gradients(gradients: Mapping[str, Array]) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.grid(False)
         axes[0, 0].set(ylabel="output")
+        axes[0, 0].yaxis.set_major_locator(MaxNLocator(integer=True))
         fig.colorbar(picture, ax=list(axes[0]), label="gradient", shrink=0.9)
     return fig
 
@@ -257,6 +258,7 @@ def wiring(incoming: Array, outgoing: Array, title: str) -> Figure:
             ax.imshow(np.asarray(matrix) != 0, cmap=colors, aspect="auto", interpolation="none")
             ax.set(ylabel=label)
             ax.grid(False)
+        bottom.yaxis.set_major_locator(MaxNLocator(integer=True))
         bottom.set(xlabel="neuron of the second hidden layer")
         top.set(title=title)
     return fig
