@@ -376,6 +376,23 @@ def test_the_sharp_forms_hold(case: tuple[Problem, Regularizer], delta: float) -
             assert sharp_theorem_11(path, nu).holds()
 
 
+def test_corollary_12_is_pinned_down_without_a_regularizer() -> None:
+    # from theta* with c = 2/nu the first step leads to d_1 = 1/2 exactly, under C/3 = 2/3
+    problem = easy()
+    taus = [2 / (k + 2.001) for k in range(12)]
+    made = [
+        linbreg_path(
+            AdditiveNoise(problem, 1.0), Zero(), taus, 12,
+            theta0=problem.minimizer(), generator=rng(seed),
+        )
+        for seed in range(200)
+    ]  # fmt: skip
+    bound = corollary_12(made, strong_bregman_convexity(problem, 0.0), 2.0, 2.001)
+    assert bound.holds()
+    assert bound.room("C") == pytest.approx(0.75, rel=0.01)
+    assert not bound.scaled("C", 0.74).holds()
+
+
 def test_the_level_under_noise_is_known_without_a_regularizer() -> None:
     # E d' = (1 - tau)^2 d + tau^2 sigma^2 / 2 exactly, so d tends to tau sigma^2 / (2 (2 - tau))
     problem, tau, sigma = easy(), 0.2, 1.5
