@@ -302,7 +302,11 @@ def test_keys_that_would_change_nothing_are_refused(cls, key, value, meant):
     assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize("value", ["0.1", None, [0.1], torch.nn.Linear, object()], ids=["text", "None", "list", "class", "object"])
+@pytest.mark.parametrize(
+    "value",
+    ["0.1", None, [0.1], torch.nn.Linear, object()],
+    ids=["text", "None", "list", "class", "object"],
+)
 def test_what_is_no_number_is_refused_by_the_arguments_name(value):
     names = {LinBreg: ["lr", "momentum", "delta", "weight_decay"],
              AdaBreg: ["lr", "betas", "eps", "delta", "weight_decay"],

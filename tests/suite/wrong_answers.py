@@ -4,7 +4,6 @@ By notebook and by the first function asked for: the code, and what names its fa
 """
 
 WRONG: dict[str, dict[str, tuple[str, str]]] = {
-<<<<<<< HEAD
     "inverse_scale_space": {
         "shrink_two_sides": (
             "def shrink_two_sides(x, up, down):\n    return x.sign() * (x.abs() - up).clamp(min=0)",
@@ -57,11 +56,6 @@ def nonnegative_flow(A, y, lam):
             "theta has a negative entry",
         ),
     },
-    "convergence_theory": {},
-    "sparse_initialization": {},
-=======
-    "inverse_scale_space": {},
-    "convex_toy_problems": {},
     "convergence_theory": {
         "momentum": (
             """
@@ -107,5 +101,4 @@ def leaky_alpha(n_in, s):
             "the slope is squared",
         ),
     },
->>>>>>> a9bb021 (Notebook 04 rewritten: sparse weights and LinBreg by hand, a test that a missing 1/r fails, a layer of isolated neurons)
 }
