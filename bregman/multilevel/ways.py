@@ -8,16 +8,13 @@ Gathered   rows and columns, that is neurons, filters and channels: a smaller de
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from bregman.multilevel.supports import Entries, Support
-
-if TYPE_CHECKING:
-    from bregman.multilevel.restriction import ParameterRestriction
 
 # (x, weight, bias) to the output of a layer of this kind with another weight and bias
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -43,7 +40,7 @@ class Way:
         self.trained = support if trained is None else trained
         self.dead: Tensor | None = None
         self.steady = False
-        self.bias: ParameterRestriction | None = None
+        self.bias: Any = None  # what restricts the bias, where it rests too
 
     def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output of the layer.

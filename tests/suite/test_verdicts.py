@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from bregman.suite.analysis import verdicts
-from bregman.suite.analysis.verdicts import CLAIMS, Tables
+from bregman.suite import verdicts
 from bregman.suite.experiments.tables import MEASURED
+from bregman.suite.verdicts import CLAIMS, Tables
 
 PAPER_SCALE = verdicts.table()
 

@@ -97,7 +97,8 @@ def _stored_summary(name: str, scale: str) -> pd.DataFrame:
         if not content.endswith("\n"):
             raise ValueError("it ends within a line")
         table = pd.read_csv(io.StringIO(content))
-        table[[*paper_reference(), "label", "seed", "epochs", "seconds"]]
+        measured = paper_reference().columns.difference(WIDTHS, sort=False)
+        table[[*measured, "label", "seed", "epochs", "seconds"]]
     except FileNotFoundError:
         return pd.DataFrame()
     except (OSError, ValueError, KeyError) as error:  # pandas' own are ValueErrors
