@@ -23,6 +23,10 @@ CASES = [(name, int(name in OTHER_SEED)) for name in NOTEBOOKS] + [
 ]
 
 
+# at the paper's scale; what has no whole table of runs there yet, at a smaller one
+STORED_AS = [[f'scale = "{scale}"', "seed = 0"] for scale in ("paper", "narrow", "smoke")]
+
+
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path / "results"))
@@ -57,14 +61,15 @@ def test_the_form_of_a_notebook(name):
     notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
     nbformat.validate(notebook)
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    assert [cell.source.splitlines()[:2] for cell in tagged] == [['scale = "smoke"', "seed = 0"]]
+    assert len(tagged) == 1
+    assert tagged[0].source.splitlines()[:2] in STORED_AS
     opening = notebook.cells[0].source
     for heading in ("What you'll do", "What you'll learn", "What you'll need"):
         assert heading in opening
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     findings = ("assert ", "confirm(")
     assert any(word in cell.source for cell in code for word in findings), "findings are asserted"
-    assert "Exercises" in "".join(cell.source for cell in notebook.cells)
+    assert name == "start" or "Exercises" in "".join(cell.source for cell in notebook.cells)
     for count, cell in enumerate(code, start=1):
         assert cell.execution_count == count, "stored executed, from top to bottom"
         assert not any(o.output_type == "error" for o in cell.outputs)
@@ -72,7 +77,7 @@ def test_the_form_of_a_notebook(name):
         assert "class " not in cell.source
         assert "sys.path" not in cell.source
     checked = [cell for cell in code if "# NBVAL_CHECK_OUTPUT" in cell.source]
-    assert checked
+    assert checked or name == "start"
     assert all(cell.outputs for cell in checked)
 
 
