@@ -107,7 +107,7 @@ def trained_model(arrays: Mapping[str, np.ndarray]) -> Autoencoder:
     return model
 
 
-def bottleneck_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+def bottleneck_features(model: nn.Sequential, images: Tensor) -> tuple[Tensor, Tensor]:
     """What the neurons of the narrowest layer respond to, and what they draw.
 
     Args:
