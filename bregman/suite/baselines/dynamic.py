@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bregman.suite.baselines.masks import Distribution, Masked, ScheduledMasks
+from bregman.suite.baselines.masks import Masked, ScheduledMasks
 
 
 class StaticSupport(Masked):
     """A random support that never changes: what the search for a better one is measured against.
+
+    Its weights are shared out over the layers by ``layer_budgets``.
 
     Args:
         model: dense, with its initial weights; those outside the support become zero.
         optimizer: one of torch's, over the model's parameters.
         density: the share of non-zero weights, in (0, 1].
         generator: draws the support.
-        distribution: of the weights over the layers, as in ``layer_budgets``.
 
     Raises:
         ValueError: an argument is out of range.
@@ -32,10 +33,9 @@ class StaticSupport(Masked):
         density: float,
         *,
         generator: torch.Generator,
-        distribution: Distribution = "erk",
     ) -> None:
         super().__init__(model, optimizer)
-        self.draw(density, distribution, generator)
+        self.draw(density, generator)
 
 
 class Rewiring(ScheduledMasks):
@@ -58,7 +58,6 @@ class Rewiring(ScheduledMasks):
         generator: draws the first support, and what SET grows.
         every: steps between two changes.
         fraction: in [0, 1), the share that is dropped at first.
-        distribution: of the weights over the layers, as in ``layer_budgets``.
 
     Raises:
         ValueError: an argument is out of range.
@@ -76,13 +75,12 @@ class Rewiring(ScheduledMasks):
         generator: torch.Generator,
         every: int = 100,
         fraction: float = 0.3,
-        distribution: Distribution = "erk",
     ) -> None:
         if not 0 <= fraction < 1:
             raise ValueError(f"fraction must be in [0, 1), got {fraction}")
         super().__init__(model, optimizer, steps, every)
         self.fraction, self.generator = fraction, generator
-        self.draw(density, distribution, generator)
+        self.draw(density, generator)
 
     def _change_masks(self) -> None:
         end = self.END * self.all_steps
@@ -139,4 +137,4 @@ class RigL(Rewiring):
 
     def _growth(self, w: Tensor) -> Tensor:
         assert w.grad is not None
-        return w.grad.abs()
+        return w.grad.abs().nan_to_num(nan=0.0)

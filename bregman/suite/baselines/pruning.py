@@ -1,19 +1,11 @@
 """Magnitude pruning: in a few steps with retraining, or gradually on a cubic schedule."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bregman.suite.baselines.masks import (
-    Distribution,
-    Masked,
-    ScheduledMasks,
-    largest,
-    layer_budgets,
-)
+from bregman.suite.baselines.masks import Masked, ScheduledMasks, check_density, largest
 
 
 class MagnitudePruning(Masked):
@@ -29,8 +21,9 @@ class MagnitudePruning(Masked):
         scheduler: of the optimizer.
         prune_to: the share in (0, 1) that is left in the end.
         epochs: of the whole training, at least 2.
-        groups: prune the linear weights and the convolutions' kernels each to ``prune_to``, kernels
-            by their root mean square; otherwise all weights together, one by one.
+        groups: prune the linear weights and the convolutions' kernels, of one dimension or more,
+            each to ``prune_to``, kernels by their root mean square; otherwise all weights together,
+            one by one.
 
     Raises:
         ValueError: prune_to or epochs is out of range.
@@ -54,9 +47,13 @@ class MagnitudePruning(Masked):
         super().__init__(model, optimizer)
         self.scheduler, self.prune_to, self.epochs = scheduler, prune_to, epochs
         weights = list(self.masks)
-        kinds = [[w for w in weights if w.dim() == 2], [w for w in weights if w.dim() > 2]]
-        self.kinds = [kind for kind in kinds if kind] if groups else [weights]
-        self.groups = groups
+        # what is compared with each other, and whether kernel by kernel
+        self.compared = [(weights, False)]
+        if groups:
+            linear, conv = ([w for w in weights if self.kinds[w] == k] for k in ("linear", "conv"))
+            self.compared = [
+                (ws, by_kernel) for ws, by_kernel in ((linear, False), (conv, True)) if ws
+            ]
 
     def __call__(self, epoch: int) -> None:
         """Prune, if it is time to."""
@@ -65,25 +62,27 @@ class MagnitudePruning(Masked):
         )
         if done == before:
             return
-        for weights in self.kinds:
-            self._prune(weights, self.prune_to ** (done / self.STEPS))
+        for weights, by_kernel in self.compared:
+            self._prune(weights, self.prune_to ** (done / self.STEPS), by_kernel)
         self.scheduler.best = self.scheduler.mode_worse
         self.scheduler.num_bad_epochs = 0
 
     @torch.no_grad()
-    def _prune(self, weights: list[Tensor], density: float) -> None:
-        by_kernel = self.groups and weights[0].dim() > 2
-        sizes = [w.square().mean((2, 3), keepdim=True) if by_kernel else w.abs() for w in weights]
+    def _prune(self, weights: list[Tensor], density: float, by_kernel: bool) -> None:
+        # a row is what goes together
+        rows = [w.unsqueeze(-1).flatten(2) if by_kernel else w.unsqueeze(-1) for w in weights]
+        sizes = [row.square().mean(-1) if by_kernel else row.abs().squeeze(-1) for row in rows]
         kept = round(density * sum(size.numel() for size in sizes))
-        for w, mask in zip(weights, largest(sizes, kept), strict=True):
-            self.set_mask(w, mask.expand_as(w))
+        for w, row, mask in zip(weights, rows, largest(sizes, kept), strict=True):
+            self.set_mask(w, mask.unsqueeze(-1).expand_as(row).reshape(w.shape))
 
 
 class GradualPruning(ScheduledMasks):
     """Gradual magnitude pruning (Zhu and Gupta 2017): dense at first, then fewer and fewer weights.
 
-    From step t_0 to step t_1 the smallest weights go every ``every`` steps, and what went stays
-    zero. After a change at step t the share of zeros is
+    From step t_0 to step t_1, at a quarter and three quarters of the training, the smallest of all
+    weights go every ``every`` steps, and what went stays zero. After a change at step t the share
+    of zeros is
 
         s_t = s (1 - (1 - (t - t_0) / (t_1 - t_0))^3),    s = 1 - density.
 
@@ -93,14 +92,12 @@ class GradualPruning(ScheduledMasks):
         density: the share of non-zero weights in the end, in (0, 1].
         steps: optimizer steps of the whole training.
         every: steps between two changes.
-        begin: t_0 as a share of ``steps``.
-        end: t_1 as a share of ``steps``, 0 <= begin < end <= 1.
-        distribution: how much each layer keeps, as in ``layer_budgets``; "global" compares the
-            weights of all layers with each other instead.
 
     Raises:
         ValueError: an argument is out of range.
     """
+
+    BEGIN, END = 0.25, 0.75
 
     def __init__(
         self,
@@ -110,30 +107,20 @@ class GradualPruning(ScheduledMasks):
         steps: int,
         *,
         every: int = 100,
-        begin: float = 0.25,
-        end: float = 0.75,
-        distribution: Distribution | Literal["global"] = "global",
     ) -> None:
-        if not 0 <= begin < end <= 1:
-            raise ValueError(f"0 <= begin < end <= 1 must hold, got begin {begin} and end {end}")
+        check_density(density)
         super().__init__(model, optimizer, steps, every)
-        self.begin, self.end = round(begin * steps), round(end * steps)
-        weights = list(self.masks)
-        self.layers: list[tuple[list[Tensor], int]]
-        if distribution == "global":
-            all_as_one = torch.Size([sum(w.numel() for w in weights)])
-            self.layers = [(weights, layer_budgets([all_as_one], density)[0])]
-        else:
-            budgets = layer_budgets([w.shape for w in weights], density, distribution)
-            self.layers = [([w], budget) for w, budget in zip(weights, budgets, strict=True)]
+        self.begin, self.end = round(self.BEGIN * steps), round(self.END * steps)
+        self.size = sum(w.numel() for w in self.masks)
+        self.budget = round(density * self.size)
+        if self.budget == 0:
+            raise ValueError(f"density {density} leaves none of {self.size} weights")
 
     def _change_masks(self) -> None:
         since, span = self.steps - self.begin, self.end - self.begin
         if not 0 < since <= span or (since % self.every and since < span):
             return
-        for weights, budget in self.layers:
-            size = sum(w.numel() for w in weights)
-            kept = round(budget + (size - budget) * (1 - since / span) ** 3)
-            masks = largest([w.abs() for w in weights], kept)
-            for w, mask in zip(weights, masks, strict=True):
-                self.set_mask(w, mask)
+        kept = round(self.budget + (self.size - self.budget) * (1 - since / span) ** 3)
+        masks = largest([w.abs() for w in self.masks], kept)
+        for w, mask in zip(self.masks, masks, strict=True):
+            self.set_mask(w, mask)
