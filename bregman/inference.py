@@ -112,7 +112,9 @@ class CsrLinear(nn.Module):
             if not holds:
                 raise ValueError(f"{prefix + name} must be {allowed}: the state is damaged")
 
+        some = any(prefix + name in state for name in ("row_starts", "columns", "values"))
         for name, part in parts.items():
+            check(name, prefix + name in state or not some, "there")
             plain = isinstance(part, Tensor) and part.layout == torch.strided and part.dim() == 1
             check(name, plain, "a tensor of one dimension")
         for name, indices in (("row_starts", starts), ("columns", columns)):
