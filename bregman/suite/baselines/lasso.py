@@ -8,7 +8,7 @@ from bregman.suite.baselines.gradients import with_gradients
 
 
 def add_subgradients(
-    optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    optimizer: Optimizer, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Before a step, add a subgradient of each group's "reg" to the gradients: SGD on (1.4)."""
 
@@ -20,4 +20,4 @@ def add_subgradients(
                 if reg is not None and p.grad is not None:
                     p.grad.add_(reg.subgrad(p), alpha=sign)
 
-    return with_gradients(optimizer, args, kwargs, add)
+    return with_gradients(optimizer, args, kwargs or {}, add)
