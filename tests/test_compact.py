@@ -535,3 +535,21 @@ def test_within_a_cycle_of_multilevel_the_whole_network_is_made_smaller():
     assert cycle.frozen
     small = compact(model)
     torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_whose_weight_the_forward_reads_stays():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6)
+            self.c, self.d = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.d(F.relu(self.c(F.relu(self.b(F.relu(self.a(x))))))) + self.a.weight.sum()
+
+    model = remove_rows(Reading(), 0.5)
+    with torch.no_grad():
+        model.b.bias.fill_(0.5)
+    small = compact(model)
+    assert sizes(small) == [(6, 4), (3, 6), (3, 3), (3, 3)]
+    assert_same_outputs(model, small, torch.randn(7, 4))

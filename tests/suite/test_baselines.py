@@ -584,3 +584,18 @@ def test_masks_of_another_model_and_parametrized_weights_are_named():
         change(model[0])
         with pytest.raises(ValueError, match="weight of layer '0' must not be parametrized"):
             Masked(model, SGD(model.parameters(), lr=0.1))
+
+
+def test_rigl_grows_no_weight_whose_gradient_is_no_number():
+    model = nn.Sequential(nn.Linear(8, 8))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    rigl = RigL(model, optimizer, 0.25, 20, generator=generator(), every=2, fraction=0.5)
+    w = model[0].weight
+    for _ in range(2):
+        w.grad = torch.ones_like(w)
+        w.grad[:6] = math.nan
+        before = rigl.masks[w].clone()
+        optimizer.step()
+    grown = rigl.masks[w] & ~before
+    assert grown.any()
+    assert not grown[:6].any()
