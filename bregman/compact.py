@@ -1,47 +1,198 @@
 """A trained sparse network as a smaller dense one: what sparsity by neurons is worth."""
 
 import copy
-from collections.abc import Iterator
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
 
-_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
+from bregman.chains import ELEMENTWISE, LAYERS, POOLING, altered, chain, feeds
+from bregman.layers import modes_kept
+
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_FEEDFORWARD = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+# what functions and methods in a forward do, as modules
+_FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
+    **dict.fromkeys((F.relu, torch.relu, "relu"), nn.ReLU),
+    **dict.fromkeys((F.tanh, torch.tanh, "tanh"), nn.Tanh),
+    **dict.fromkeys((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
+    **{F.gelu: nn.GELU, F.silu: nn.SiLU, F.elu: nn.ELU, F.leaky_relu: nn.LeakyReLU},
+    F.dropout: lambda p=0.5, training=True, inplace=False: (
+        nn.Module() if training else nn.Dropout()
+    ),
+    **{F.max_pool2d: nn.MaxPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d},
+    **dict.fromkeys(
+        (torch.flatten, "flatten"), lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim)
+    ),
+}
+_Path = list[tuple[str, nn.Module]]  # with the names of modules; of functions ""
 
 
+@overload
+def compact(model: nn.Sequential) -> nn.Sequential: ...
+@overload
+def compact(model: nn.Module) -> nn.Module: ...
 @torch.no_grad()
-def compact(model: nn.Module) -> nn.Sequential:
-    """Remove the neurons and filters that do nothing; the outputs stay the same.
+def compact(model: nn.Module) -> nn.Module:
+    """Remove the neurons and filters that do nothing; the outputs in eval mode stay the same.
 
     A neuron or filter goes if nothing leads into it or nothing leads out of it. One that nothing
-    leads into is not silent: it is a constant, its bias after the activation, which moves into the
-    biases of the next layer. (If that is a convolution with padding, where a constant filter is no
-    longer constant at the rim, the filter stays unless the constant is zero.) Inputs and outputs
-    keep their shapes.
+    leads into is not silent: it is a constant, its bias after normalization and activation, which
+    moves into the biases of the next layer. (If that is a convolution with padding, where a
+    constant filter is no longer constant at the rim, the filter stays unless the constant is zero.)
+    Inputs and outputs keep their shapes.
 
     Args:
         model: an ``nn.Sequential``, nested or not, such as MLP, Autoencoder or ConvNet. Between its
-            linear and Conv2d layers it may have element-wise activations, MaxPool2d and Flatten;
-            before the first and after the last of them anything.
+            linear and convolution layers it may have element-wise activations, pooling, Dropout,
+            batch normalization (after a linear layer, of inputs (batch, features)) and
+            Flatten; before the first and after the last of them anything. Or a network whose
+            forward takes one input and can be traced by ``torch.fx``, such as ResNet18: there such
+            chains become smaller inside, and what is added to something else keeps its size. So do
+            the feed-forward parts of nn.TransformerEncoderLayer and its decoder, in any network.
 
     Returns:
-        A plain ``nn.Sequential`` with parameters of its own.
+        A plain ``nn.Sequential``, or a copy of another network with smaller layers in it; with
+        parameters of its own.
 
     Raises:
-        TypeError: a module is none of these; it is named.
-        ValueError: there is no linear or Conv2d layer, or one of them is grouped or does not take
-            what the layer before it gives, flattened from dimension 1 on.
+        TypeError: a module of an ``nn.Sequential`` is none of these, a subclass of a layer
+            included, and is named; or in another network there is nothing of this kind.
+        ValueError: a module has forward hooks, a parametrization or a ``forward`` that was put in
+            the place of its own; there is no linear or convolution layer, or one of them is grouped
+            or does not take what the layer before it gives, flattened from dimension 1 on.
     """
-    layers: list[Any] = list(_flat(model))
-    weighted = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Linear | nn.Conv2d)]
+    model.state_dict()  # a cycle of Multilevel ends
+    for name, module in model.named_modules():
+        if found := altered(module):
+            raise ValueError(f"module {name!r}, {type(module).__name__}, has {found}; remove it")
+    layers = list(chain(model))
+    paths: list[_Path]
+    if any(True for layer in layers for _ in layer.children()):
+        made = copy.deepcopy(model)
+        paths = [part for path in _paths(made) for part in _linked(path)]
+        if not paths:
+            raise TypeError(
+                f"{type(model).__name__} is no nn.Sequential with the forward of one, and how its "
+                "modules hang together can't be seen, or no two of them follow one another"
+            )
+    else:
+        _check(model, layers)
+        made = nn.Sequential(*map(copy.deepcopy, layers))
+        paths = [list(made.named_children())]
+    for path in paths:
+        for name, layer in _smaller(path):
+            made.set_submodule(name, layer)
+    return made
+
+
+def _check(model: nn.Module, layers: list[Any]) -> None:
+    """Raise an error that says what in a chain of layers can't be handled."""
+    for layer in layers:
+        if isinstance(layer, LAYERS) and type(layer) not in LAYERS:
+            raise TypeError(f"{layer} is a subclass of a layer, and may have a forward of its own")
+        if type(layer) in LAYERS and getattr(layer, "groups", 1) != 1:
+            raise ValueError(f"{layer} is grouped, allowed are convolutions with groups=1")
+    weighted = [i for i, layer in enumerate(layers) if type(layer) in LAYERS]
     if not weighted:
         raise ValueError(f"{type(model).__name__} has no linear or Conv2d layer")
-    _check(layers, weighted)
+    for before, i in pairwise(weighted):
+        between = layers[before + 1 : i]
+        for layer in between:
+            whole = not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1)
+            known = (*ELEMENTWISE, *POOLING, *_DROPOUT, nn.Flatten)
+            if not (whole and (type(layer) in known or _is_fixed_norm(layer))):
+                raise TypeError(
+                    f"{layer} can't be handled between layers with weights, only "
+                    f"{', '.join(kind.__name__ for kind in known)}() and batch normalization with "
+                    "running statistics"
+                )
+        if not _feeds(layers[before], between, layers[i]):
+            raise ValueError(
+                f"{layers[i]} does not take what {layers[before]} gives, one feature per neuron "
+                "or a filter's whole map flattened"
+            )
 
-    weights, biases = _fold_constants(layers, weighted)
-    made: dict[int, nn.Module] = {}
+
+def _feeds(first: Any, between: Sequence[nn.Module], second: Any) -> bool:
+    norms = tuple({type(layer) for layer in between if _is_fixed_norm(layer)})
+    grouped = getattr(first, "groups", 1) != 1
+    return not grouped and feeds(first, between, second, (*_DROPOUT, *norms))
+
+
+def _is_fixed_norm(layer: Any) -> bool:
+    return type(layer) in _NORMS and layer.running_mean is not None
+
+
+def _linked(path: _Path) -> list[_Path]:
+    """The parts of a path from one layer on to another, where each is fed by the one before."""
+    weighted = [i for i, (_, layer) in enumerate(path) if type(layer) in LAYERS]
+    links: list[tuple[int, int]] = []
+    for before, i in pairwise(weighted):
+        first, *between, second = (layer for _, layer in path[before : i + 1])
+        if _feeds(first, between, second):
+            on = bool(links) and links[-1][1] == before
+            links.append((links.pop()[0] if on else before, i))
+    return [path[start : end + 1] for start, end in links]
+
+
+def _paths(model: nn.Module) -> Iterator[_Path]:
+    """What is called on the output of the one before, which nothing else gets."""
+    for name, layer in model.named_modules():
+        if type(layer) in _FEEDFORWARD:
+            own = isinstance(layer.activation, nn.Module)
+            act = layer.activation if own else _FUNCTIONS.get(layer.activation, nn.Module)()
+            before, after = (f"{name}.{i}".removeprefix(".") for i in ("linear1", "linear2"))
+            yield [(before, layer.linear1), ("", act), (after, layer.linear2)]
+    if len(inspect.signature(model.forward).parameters) > 1:
+        return  # which of them are given may change how modules hang together
+    try:
+        with modes_kept(model):
+            graph = fx.Tracer().trace(model.eval())
+    except Exception:  # whatever a forward does with what is no tensor
+        return
+    # modules that are used twice, or whose weights are used elsewhere
+    often = Counter(n.target for n in graph.nodes if n.op == "call_module")
+    read = {n.target.rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
+    seen: set[fx.Node] = set()
+    for node in graph.nodes:
+        path: _Path = []
+        while node not in seen and (entry := _entry(node, model)) is not None:
+            # activations may be used more than once
+            once = often[entry[0]] == 1 and entry[0] not in read
+            if type(entry[1]) in (*LAYERS, *_NORMS) and not once:
+                break
+            seen.add(node)
+            path.append(entry)
+            if len(node.users) != 1:
+                break
+            node = next(iter(node.users))
+        yield path
+
+
+def _entry(node: fx.Node, model: nn.Module) -> tuple[str, nn.Module] | None:
+    if len(node.args) == 0 or node.all_input_nodes != [node.args[0]]:
+        return None
+    if node.op == "call_module":
+        alone = len(node.args) == 1 and not node.kwargs
+        return (str(node.target), model.get_submodule(str(node.target))) if alone else None
+    try:
+        return "", _FUNCTIONS[node.target](*node.args[1:], **node.kwargs)
+    except (KeyError, TypeError):
+        return None
+
+
+def _smaller(path: _Path) -> Iterator[tuple[str, nn.Module]]:
+    """What takes the places of the layers in a path that feed one another."""
+    names, layers = zip(*path, strict=True)
+    weighted = [i for i, layer in enumerate(layers) if type(layer) in LAYERS]
+    weights, biases = _fold_constants(layers[: weighted[-1] + 1])
     kept = torch.arange(len(biases[weighted[-1]]))
     for before, i in reversed([(None, weighted[0]), *pairwise(weighted)]):
         weight, bias = weights[i][kept], biases[i][kept]
@@ -52,59 +203,20 @@ def compact(model: nn.Module) -> nn.Sequential:
             if len(kept) == 0:  # a layer needs a neuron, be it one that nothing leads out of
                 kept = torch.tensor([0])
             weight = columns[:, kept].reshape(len(weight), -1, *weight.shape[2:])
-        made[i] = _with_weights(layers[i], weight, bias)
-    return nn.Sequential(*(made.get(i, copy.deepcopy(layer)) for i, layer in enumerate(layers)))
+            for j in range(before + 1, i):
+                if type(layers[j]) in _NORMS:
+                    yield names[j], _with_features(layers[j], kept, len(biases[before]))
+        yield names[i], _with_weights(layers[i], weight, bias)
 
 
-def _flat(model: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
-        for child in model:
-            yield from _flat(child)
-    elif any(model.children()):
-        raise TypeError(
-            f"{type(model).__name__} is no nn.Sequential with the forward of one, "
-            "and how its modules hang together can't be seen"
-        )
-    else:
-        yield model
-
-
-def _check(layers: list[Any], weighted: list[int]) -> None:
-    for i in weighted:
-        if isinstance(layers[i], nn.Conv2d) and layers[i].groups != 1:
-            raise ValueError(f"{layers[i]} is grouped, allowed are convolutions with groups=1")
-    for before, i in pairwise(weighted):
-        between = layers[before + 1 : i]
-        for layer in between:
-            whole = not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1)
-            if not (isinstance(layer, (*_ELEMENTWISE, nn.MaxPool2d, nn.Flatten)) and whole):
-                raise TypeError(
-                    f"{layer} can't be handled between layers with weights, only "
-                    f"{', '.join(kind.__name__ for kind in _ELEMENTWISE)}, MaxPool2d and Flatten()"
-                )
-        given, taken = layers[before].weight.shape[0], layers[i].weight.shape[1]
-        if isinstance(layers[before], nn.Conv2d) and isinstance(layers[i], nn.Linear):
-            fits = taken % given == 0 and any(isinstance(layer, nn.Flatten) for layer in between)
-        else:
-            fits = taken == given
-        if not fits:
-            raise ValueError(
-                f"{layers[i]} does not take what {layers[before]} gives, one feature per neuron "
-                "or a filter's whole map flattened"
-            )
-
-
-def _fold_constants(
-    layers: list[Any], weighted: list[int]
-) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+def _fold_constants(layers: Sequence[Any]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
     """Weights and biases in double precision, with no weight on a constant where that can be."""
     weights: dict[int, Tensor] = {}
     biases: dict[int, Tensor] = {}
     # of each neuron or filter, NaN where it is not constant
     constants: Tensor | None = None
-    for i in range(weighted[0], weighted[-1] + 1):
-        layer = layers[i]
-        if isinstance(layer, nn.Linear | nn.Conv2d):
+    for i, layer in enumerate(layers):
+        if type(layer) in LAYERS:
             weight = layer.weight.double()
             bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
             if constants is not None:
@@ -115,26 +227,49 @@ def _fold_constants(
                 weight = weight.index_fill(1, folded.nonzero().flatten(), 0)
             weights[i], biases[i] = weight, bias
             constants = bias.masked_fill(weight.flatten(1).any(1), torch.nan)
-        elif constants is not None and isinstance(layer, _ELEMENTWISE):
-            constants = layer(constants.clone())
+        elif constants is not None and type(layer) in ELEMENTWISE:
+            constants = layer(constants.clone()).masked_fill(constants.isnan(), torch.nan)
+        elif constants is not None and type(layer) in _NORMS:
+            values = constants.repeat_interleave(layer.num_features // len(constants))
+            scale = (layer.running_var.double() + layer.eps).rsqrt()
+            shift = torch.zeros_like(scale)
+            if layer.affine:
+                scale, shift = scale * layer.weight, layer.bias.double()
+            # without a gain a feature is constant, whatever comes
+            normed = (values - layer.running_mean) * scale + shift
+            constants = torch.where(scale == 0, shift, normed)
     return weights, biases
 
 
-def _pads(layer: nn.Linear | nn.Conv2d) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.padding not in ((0, 0), "valid")
+def _pads(layer: Any) -> bool:
+    return type(layer) is not nn.Linear and layer.padding != "valid" and any(layer.padding)
 
 
-def _with_weights(layer: nn.Linear | nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Module:
+def _with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
     """A layer like a given one, in its own precision, with other weights."""
-    n_out, n_in = weight.shape[:2]
-    made: nn.Linear | nn.Conv2d
-    if isinstance(layer, nn.Conv2d):
-        names = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
-        shape = {name: getattr(layer, name) for name in names}
-        made = nn.Conv2d(n_in, n_out, **shape, device="meta")
-    else:
-        made = nn.Linear(n_in, n_out, device="meta")
-    made.weight, made.bias = (
-        nn.Parameter(tensor.to(layer.weight.dtype).contiguous()) for tensor in (weight, bias)
-    )
-    return made.train(layer.training)
+    made = copy.deepcopy(layer)
+    sizes = ("out_features", "in_features") if type(layer) is nn.Linear else (
+        "out_channels", "in_channels")  # fmt: skip
+    for name, size in zip(sizes, weight.shape, strict=False):
+        setattr(made, name, size)
+    made.weight = _parameter(weight, layer.weight)
+    if layer.bias is not None or bias.any():
+        made.bias = _parameter(bias, layer.weight if layer.bias is None else layer.bias)
+    return made
+
+
+def _with_features(norm: Any, kept: Tensor, n: int) -> nn.Module:
+    """A batch normalization of some of the n neurons or filters, each of one or more features."""
+    each = torch.arange(norm.num_features // n, device=kept.device)
+    index = (kept[:, None] * len(each) + each).flatten()
+    made = copy.deepcopy(norm)
+    made.num_features = len(index)
+    made.running_mean, made.running_var = norm.running_mean[index], norm.running_var[index]
+    if norm.affine:
+        made.weight, made.bias = (_parameter(p[index], p) for p in (norm.weight, norm.bias))
+    return made
+
+
+def _parameter(values: Tensor, like: nn.Parameter) -> nn.Parameter:
+    # contiguous in the way of the layer, such as channels last
+    return nn.Parameter(values.to(like.dtype).contiguous(), like.requires_grad)

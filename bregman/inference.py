@@ -3,12 +3,16 @@
 import copy
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bregman.chains import altered
+
 # fewer weights are multiplied by a dense layer in less time than a sparse product takes to start
 _SMALLEST = 2**14
+_DTYPES = (torch.float32, torch.float64)
 
 
 class CsrLinear(nn.Module):
@@ -17,7 +21,8 @@ class CsrLinear(nn.Module):
     It can't be trained. Indices are 32 bits, as the CPU's kernels take them: a non-zero weight is 8
     bytes in float32. For more than one sample the product runs along the batch, with features in
     rows. The output is a transposed view, so that the next such layer, past activations too, gets
-    its input in the order that it needs.
+    its input in the order that it needs. In autocast the product keeps the precision of W, and the
+    output has autocast's. What is loaded is checked first, since the kernels trust their indices.
 
     Args:
         in_features: the number of columns of W.
@@ -65,7 +70,21 @@ class CsrLinear(nn.Module):
             made.bias.copy_(layer.bias.detach())
         return made.train(layer.training)
 
+    @property
+    def weight(self) -> Tensor:
+        """W as a dense matrix, made anew: for what reads the weight of a layer to use it itself."""
+        return self._weight().to_dense()
+
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise RuntimeError(
+                "CsrLinear can't be exported, a graph has no sparse products: export the network "
+                "that to_csr was given, or what compact makes of it"
+            )
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
+                return self(x.to(self.values.dtype)).to(torch.get_autocast_dtype(kind))
         weight = self._weight()
         if x.numel() == self.in_features:
             y = torch.addmv(self.bias, weight, x.reshape(-1))
@@ -80,6 +99,41 @@ class CsrLinear(nn.Module):
             self.row_starts, self.columns, self.values, shape, check_invariants=False
         )
 
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._check(state, prefix)
+        super()._load_from_state_dict(state, prefix, *args)
+
+    def _check(self, state: Mapping[str, Any], prefix: str) -> None:
+        """Raise ValueError, with the key, if stored tensors are no matrix in CSR."""
+        parts = {name: state.get(prefix + name, own) for name, own in self.named_buffers()}
+        starts, columns, values, bias = parts.values()
+
+        def check(name: str, holds: Any, allowed: str) -> None:
+            if not holds:
+                raise ValueError(f"{prefix + name} must be {allowed}: the state is damaged")
+
+        some = any(prefix + name in state for name in ("row_starts", "columns", "values"))
+        for name, part in parts.items():
+            check(name, prefix + name in state or not some, "there")
+            plain = isinstance(part, Tensor) and part.layout == torch.strided and part.dim() == 1
+            check(name, plain, "a tensor of one dimension")
+        for name, indices in (("row_starts", starts), ("columns", columns)):
+            check(name, indices.dtype == torch.int32, f"of torch.int32, got {indices.dtype}")
+        check("values", values.dtype in _DTYPES, f"of {_DTYPES}, got {values.dtype}")
+        check("bias", bias.dtype == values.dtype, f"of {values.dtype}, got {bias.dtype}")
+        n, rows = len(values), len(bias)
+        check("columns", len(columns) == n, f"of length {n}, got {len(columns)}")
+        check("row_starts", len(starts) == rows + 1, f"of length {rows + 1}, got {len(starts)}")
+        # without differences: those of damaged numbers may overflow
+        rising = starts[0] == 0 and starts[-1] == n and (starts[1:] >= starts[:-1]).all()
+        check("row_starts", rising, f"ascending from 0 to {n}")
+        inside = ((columns >= 0) & (columns < self.in_features)).all()
+        check("columns", inside, f"in 0 to {self.in_features - 1}")
+        first = torch.zeros(n + 1, dtype=torch.bool, device=starts.device)
+        first[starts.long()] = True
+        ascending = (columns[1:] > columns[:-1]) | first[1:n].to(columns.device)
+        check("columns", ascending.all(), "ascending in each row")
+
     def extra_repr(self) -> str:
         density = len(self.values) / (self.in_features * self.out_features)
         return f"{self.in_features}, {self.out_features}, density={density:.4f}"
@@ -87,6 +141,13 @@ class CsrLinear(nn.Module):
 
 class DenseLinear(nn.Linear):
     """A linear layer that is as quick for features in rows, the output of a CsrLinear."""
+
+    @classmethod
+    def like(cls, layer: nn.Linear) -> "DenseLinear":
+        """The same function as a linear layer, with the same parameters."""
+        made = cls(layer.in_features, layer.out_features, device="meta")
+        made.weight, made.bias = layer.weight, layer.bias
+        return made.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None and x.dim() == 2 and len(x) > 1 and x.stride(0) == 1:
@@ -101,7 +162,11 @@ def to_csr(model: nn.Module, max_density: float = 0.1) -> nn.Module:
     16,384 weights or more. All other layers, convolutions among them, stay as they are. Where whole
     neurons are gone ``compact`` gains more, and does so on any device: use it first, and this on
     what it returns if that is still sparse. In a chain of such layers features are in rows from the
-    first to the last: ``DenseLinear`` takes the place of the linear layers that stay dense.
+    first to the last: ``DenseLinear`` takes the place of the linear layers that stay dense, but of
+    those with forward hooks, which stay as they are.
+
+    ``nn.TransformerEncoder`` leaves torch's fast path, which knows dense weights only: where a
+    padding mask is given, the fast path has zeros in padded places, and this has other numbers.
 
     Args:
         model: on the CPU.
@@ -115,10 +180,12 @@ def to_csr(model: nn.Module, max_density: float = 0.1) -> nn.Module:
 
     Raises:
         ValueError: max_density is out of range, no layer is sparse and large enough, or one that
-            is has another device than the CPU, or another dtype than float32 and float64.
+            is has another device than the CPU, another dtype than float32 and float64, forward
+            hooks (those of ``torch.nn.utils.prune`` included) or a ``forward`` put in its place.
     """
     if not 0 < max_density <= 1:
         raise ValueError(f"max_density must be in (0, 1], got {max_density}")
+    model.state_dict()  # a cycle of Multilevel ends
     layers = dict(_linear_layers(model))
     chosen = [
         name
@@ -133,7 +200,9 @@ def to_csr(model: nn.Module, max_density: float = 0.1) -> nn.Module:
         )
     for name in chosen:
         weight = layers[name].weight
-        if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
+        if found := altered(layers[name]):
+            raise ValueError(f"layer {name!r} has {found}; remove it, or do this before")
+        if weight.device.type != "cpu" or weight.dtype not in _DTYPES:
             raise ValueError(
                 f"layer {name!r} must be on the CPU, in float32 or float64, got {weight.dtype} on "
                 f"{weight.device}"
@@ -153,13 +222,15 @@ def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
     Raises:
         RuntimeError: the state belongs to another architecture.
+        ValueError: the state is damaged: of a sparse layer the tensors are no matrix in CSR.
     """
     made = {}
     for name, layer in _linear_layers(model):
         values = state.get(f"{name}.values" if name else "values")
         if values is not None:
             shape = (layer.in_features, layer.out_features)
-            made[name] = CsrLinear(*shape, len(values), values.dtype).train(layer.training)
+            values = torch.as_tensor(values)
+            made[name] = CsrLinear(*shape, values.numel(), values.dtype).train(layer.training)
     loaded = _replaced(model, made)
     loaded.load_state_dict(state)
     return loaded
@@ -177,6 +248,14 @@ def _replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     copied = copy.deepcopy(model)
     for name, layer in layers.items():
         copied.set_submodule(name, layer)
-    for _, layer in _linear_layers(copied):
-        layer.__class__ = DenseLinear
+    for name, layer in _linear_layers(copied):
+        if altered(layer) is None:
+            copied.set_submodule(name, DenseLinear.like(layer))
+    for module in copied.modules():
+        # torch's fast paths read dense weights
+        if any(isinstance(inner, CsrLinear) for inner in module.modules()):
+            if isinstance(module, nn.TransformerEncoderLayer):
+                module.activation_relu_or_gelu = 0
+            if isinstance(module, nn.TransformerEncoder):
+                module.use_nested_tensor = False
     return copied

@@ -4,11 +4,15 @@ import io
 
 import pytest
 import torch
+import torchvision
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
 
-from bregman import AdaBreg, GroupL12, param_groups, sparse_init_, sparsity_summary
+from bregman import AdaBreg, GroupL12, LinBreg, param_groups, sparse_init_, sparsity_summary
 from bregman.compact import compact
-from bregman.suite.models import MLP, ConvNet, ResNet18
+from bregman.multilevel import Multilevel
+from bregman.suite.models import MLP, ConvNet, ResNet18, SkipMLP
 
 
 @torch.no_grad()
@@ -165,7 +169,7 @@ def test_the_sparse_network_stays_as_it_was_and_shares_nothing():
 @pytest.mark.parametrize(
     ("model", "error", "message"),
     [
-        (ResNet18(), TypeError, "ResNet18 is no nn.Sequential"),
+        (SkipMLP(4, 3), TypeError, "SkipMLP is no nn.Sequential"),
         (nn.Sequential(nn.ReLU()), ValueError, "Sequential has no linear or Conv2d layer"),
         (
             nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 3)),
@@ -210,3 +214,350 @@ def test_the_compact_network_as_onnx(model):
     (given,) = session.get_inputs()
     (output,) = session.run(None, {given.name: images.numpy()})
     torch.testing.assert_close(torch.from_numpy(output), model(images), rtol=1e-4, atol=1e-5)
+
+
+# ---- exact types, and what is attached to a module
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class DoubledConv(nn.Conv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class LeakingReLU(nn.ReLU):
+    def forward(self, x):
+        return super().forward(x) + 0.1
+
+
+def hooked(attach):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    attach(model)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(Doubled(4, 6), nn.ReLU(), nn.Linear(6, 3)), "Doubled.* is a subclass"),
+        (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Doubled(6, 3)), "Doubled.* is a subclass"),
+        (nn.Sequential(DoubledConv(1, 6, 3), nn.Conv2d(6, 3, 3)), "DoubledConv.* is a subclass"),
+        (nn.Sequential(nn.Linear(4, 6), LeakingReLU(), nn.Linear(6, 3)), "LeakingReLU.* can't be"),
+        (
+            nn.Sequential(
+                nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)
+            ),
+            "BatchNorm1d.* can't be handled .* running statistics",
+        ),
+    ],
+)
+def test_a_type_that_is_not_known_exactly_is_named(model, message):
+    with pytest.raises(TypeError, match=message):
+        compact(model)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            hooked(lambda m: m[1].register_forward_hook(lambda module, x, y: y + 1)),
+            "module '1', ReLU, has a forward hook, .*lambda",
+        ),
+        (
+            hooked(lambda m: m.register_forward_pre_hook(lambda module, x: (2 * x[0],))),
+            "module '', Sequential, has a forward hook",
+        ),
+        (
+            hooked(lambda m: prune.l1_unstructured(m[0], "weight", 3)),
+            "module '0', Linear, has a forward hook, L1Unstructured",
+        ),
+        (
+            hooked(lambda m: nn.utils.parametrizations.weight_norm(m[2])),
+            "module '2', ParametrizedLinear, has a parametrization",
+        ),
+        (
+            hooked(lambda m: setattr(m[0], "forward", lambda x: m[1](x))),
+            "module '0', Linear, has a forward of its own",
+        ),
+    ],
+)
+def test_what_is_attached_to_a_module_is_named(model, message):
+    with pytest.raises(ValueError, match=message):
+        compact(model)
+
+
+def test_a_subclass_within_a_traced_network_stays_as_it_is():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), Doubled(6, 6)
+            self.c, self.d = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.d(F.relu(self.c(self.b(F.relu(self.a(x))))))
+
+    model = remove_rows(Net(), 0.5)
+    small = compact(model)
+    assert sizes(small) == [(6, 4), (6, 6), (3, 6), (3, 3)]
+    assert_same_outputs(model, small, torch.randn(7, 4))
+
+
+# ---- random networks against the originals
+
+
+ACTIVATIONS = [
+    nn.ReLU(), nn.LeakyReLU(0.2), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.GELU("tanh"), nn.SiLU(),
+    nn.ELU(), nn.SELU(), nn.CELU(), nn.ReLU6(), nn.Mish(), nn.Softplus(), nn.Softsign(),
+    nn.LogSigmoid(), nn.Hardtanh(), nn.Hardsigmoid(), nn.Hardswish(), nn.Hardshrink(0.1),
+    nn.Softshrink(0.1), nn.Tanhshrink(), nn.Threshold(0.1, 0.3), nn.Identity(),
+]  # fmt: skip
+
+
+@torch.no_grad()
+def randomize_norms(model, seed=0):
+    """Statistics, gains and biases as after some training, one gain in five zero."""
+    drawn = torch.Generator().manual_seed(seed)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            norm.running_mean.normal_(generator=drawn)
+            norm.running_var.uniform_(0.5, 2, generator=drawn)
+            if norm.affine:
+                norm.weight.normal_(generator=drawn)
+                norm.weight[torch.rand(norm.weight.shape, generator=drawn) < 0.2] = 0
+                norm.bias.normal_(generator=drawn)
+    return model.eval()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("affine", [True, False])
+def test_activations_dropout_and_batch_normalization(activation, affine):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 12), nn.BatchNorm1d(12, affine=affine), activation, nn.Dropout(0.5),
+        nn.Linear(12, 10), activation, nn.BatchNorm1d(10, affine=affine), nn.Linear(10, 3),
+    )  # fmt: skip
+    model = randomize_norms(remove_rows(model, 0.5))
+    small = compact(model)
+    if affine:  # of those that are left some have no gain, and go as well
+        assert len(small[0].weight) <= 6
+        assert small[1].num_features == len(small[0].weight) == small[4].in_features
+    else:
+        assert sizes(small) == [(6, 6), (5, 6), (3, 5)]
+    assert_same_outputs(model, small, torch.randn(20, 6))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_random_convolutional_networks(dimensions, seed):
+    torch.manual_seed(seed)
+    conv, norm, maximum, mean = (
+        getattr(nn, f"{kind}{dimensions}d")
+        for kind in ("Conv", "BatchNorm", "MaxPool", "AdaptiveAvgPool")
+    )
+    model = nn.Sequential(
+        conv(2, 8, 3, padding=seed % 2), norm(8), nn.ReLU(), nn.Dropout(),
+        conv(8, 6, 2, padding="same", bias=False), norm(6), nn.SiLU(), maximum(2),
+        conv(6, 7, 1, padding=seed % 3), nn.GELU(), mean(2), nn.Flatten(),
+        nn.BatchNorm1d(7 * 2**dimensions), nn.Linear(7 * 2**dimensions, 5), nn.ELU(),
+        nn.Linear(5, 3),
+    )  # fmt: skip
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.dim() > 1:
+                p[torch.rand(len(p)) < 0.5] = 0
+    randomize_norms(model, seed)
+    small = compact(model)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    assert_same_outputs(model, small, torch.randn(3, 2, *[8] * dimensions))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_residual_network_of_section_4_5(seed):
+    torch.manual_seed(seed)
+    model = ResNet18(width=6)
+    with torch.no_grad():
+        for conv in model.modules():
+            if isinstance(conv, nn.Conv2d):
+                conv.weight[torch.rand(len(conv.weight)) < 0.6] = 0
+    randomize_norms(model, seed)
+    small = compact(model)
+    assert type(small) is ResNet18
+    fewer = 0
+    for name, block in small.named_modules():
+        if not hasattr(block, "conv2"):
+            continue
+        old = model.get_submodule(name)
+        # what is added keeps its size, what is within a block has lost its silent channels
+        assert block.conv2.weight.shape[0] == old.conv2.weight.shape[0]
+        assert block.conv1.weight.shape[1] == old.conv1.weight.shape[1]
+        dead = ~old.conv1.weight.flatten(1).any(1)
+        of_zero = (
+            -old.bn1.running_mean * old.bn1.weight / (old.bn1.running_var + old.bn1.eps).sqrt()
+        )
+        normed = old.bn1.bias + torch.where(dead, of_zero, 0)
+        silent = (dead | (old.bn1.weight == 0)) & (normed <= 0)
+        assert len(block.conv1.weight) == block.bn1.num_features == int((~silent).sum())
+        fewer += int(silent.sum())
+    assert fewer > 0
+    assert all(p.requires_grad for p in small.parameters())
+    assert_same_outputs(model, small, torch.randn(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+def test_networks_of_torchvision(name):
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None)
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.weight[torch.rand(len(layer.weight)) < 0.5] = 0
+    randomize_norms(model)
+    small = compact(model)
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    assert_same_outputs(model, small, torch.randn(1, 3, 64, 64))
+
+
+class Written(nn.Module):
+    """A network as people write them: with functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 6, 3)
+        self.fc1, self.fc2, self.head = nn.Linear(24, 10), nn.Linear(10, 10), nn.Linear(10, 3)
+        self.scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = torch.flatten(F.max_pool2d(self.conv2(x).relu(), 2), 1)
+        x = F.dropout(F.gelu(self.fc1(x), approximate="tanh"), training=self.training)
+        h = F.leaky_relu(self.fc2(x), 0.2)
+        return self.scale * self.head(h)
+
+
+class Tied(Written):
+    """The same, but that two weights are read elsewhere, or used twice."""
+
+    def forward(self, x):
+        x = torch.flatten(F.max_pool2d(self.conv1(x), 6), 1)[:, :8].repeat(1, 3)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(F.relu(self.fc2(x))))
+        return self.head(x) + self.fc1.weight.sum()
+
+
+def test_functions_in_a_forward_are_seen():
+    model = remove_rows(Written(), 0.5).eval()
+    small = compact(model)
+    assert sizes(small) == [(4, 1, 3, 3), (3, 4, 3, 3), (5, 12), (5, 5), (3, 5)]
+    assert_same_outputs(model, small, torch.randn(4, 1, 14, 14))
+
+
+def test_a_layer_that_is_used_twice_or_read_elsewhere_stays():
+    model = remove_rows(Tied(), 0.5).eval()
+    with pytest.raises(TypeError, match=r"Tied is no nn.Sequential"):
+        compact(nn.ModuleDict({"net": model})["net"])
+    x = torch.randn(4, 1, 18, 18)
+    both = nn.Sequential(model, nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    remove_rows(both, 0.5)
+    small = compact(both)
+    assert len(small[1].weight) == 2
+    assert_same_outputs(both, small, x)
+
+
+def test_a_network_with_two_inputs_or_branches_is_left_alone():
+    class Branching(Written):
+        def forward(self, x, skip=None):
+            return self.fc2(F.relu(self.fc1(x)))
+
+    class Deciding(Written):
+        def forward(self, x):
+            return self.fc2(F.relu(self.fc1(x))) if x.sum() > 0 else self.fc1(x)
+
+    for model in (Branching(), Deciding()):
+        with pytest.raises(TypeError, match="how its modules hang together can't be seen"):
+            compact(model)
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", nn.SiLU(), torch.tanh])
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_the_feed_forward_part_of_transformers(activation, norm_first, bias):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 20, activation=activation, norm_first=norm_first, bias=bias, batch_first=True
+    )
+    model = nn.TransformerEncoder(layer, 2)
+    with torch.no_grad():
+        for block in model.layers:
+            block.linear1.weight[torch.randperm(20)[:11]] = 0
+            block.linear2.weight[:, torch.randperm(20)[:4]] = 0
+    small = compact(model.eval())
+    for block, old in zip(small.layers, model.layers, strict=True):
+        alive = old.linear1.weight.any(1) & old.linear2.weight.any(0)
+        assert block.linear1.out_features == block.linear2.in_features == int(alive.sum()) <= 9
+    x = torch.randn(5, 7, 8)
+    # with torch's fast path, and without
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-5)
+        padded = torch.arange(7).expand(5, 7) > 4
+        torch.testing.assert_close(
+            *(m(x, src_key_padding_mask=padded)[:, :4] for m in (small, model)),
+            rtol=1e-5,
+            atol=1e-5,
+        )
+    assert_same_outputs(model, small, x)
+    alone = compact(nn.TransformerDecoderLayer(8, 2, 20))
+    assert alone.linear1.out_features == 20
+
+
+def test_what_is_frozen_stays_so_and_biases_come_only_where_needed():
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False))
+    model[0].weight.requires_grad_(False)
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    small = compact(model)
+    assert not small[0].weight.requires_grad
+    assert small[2].weight.requires_grad
+    assert small[0].bias is None
+    assert small[2].bias is None
+    model[1] = nn.Sigmoid()  # a constant of one half
+    small = compact(model)
+    assert small[0].bias is None
+    torch.testing.assert_close(small[2].bias, model[2].weight[:, 1] / 2)
+
+
+def test_within_a_cycle_of_multilevel_the_whole_network_is_made_smaller():
+    torch.manual_seed(0)
+    model = MLP((6, 8, 8, 3))
+    optimizer = LinBreg(param_groups(model, linear=GroupL12(0.05, dim=1)), lr=0.1)
+    cycle = Multilevel(model, optimizer, frozen_steps=5)
+    x = torch.randn(20, 6)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    assert cycle.frozen
+    small = compact(model)
+    torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_layer_whose_weight_the_forward_reads_stays():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 6)
+            self.c, self.d = nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x):
+            return self.d(F.relu(self.c(F.relu(self.b(F.relu(self.a(x))))))) + self.a.weight.sum()
+
+    model = remove_rows(Reading(), 0.5)
+    with torch.no_grad():
+        model.b.bias.fill_(0.5)
+    small = compact(model)
+    assert sizes(small) == [(6, 4), (3, 6), (3, 3), (3, 3)]
+    assert_same_outputs(model, small, torch.randn(7, 4))

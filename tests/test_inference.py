@@ -5,9 +5,12 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
+from bregman import L1, LinBreg, param_groups
 from bregman.compact import compact
 from bregman.inference import CsrLinear, DenseLinear, load_csr, to_csr
+from bregman.multilevel import Multilevel
 from bregman.suite.models import MLP, ConvNet
 
 
@@ -155,3 +158,239 @@ def test_models_that_gain_nothing_are_named():
         to_csr(sparse_net(dtype=torch.bfloat16))
     with pytest.raises(ValueError, match=r"a density of at most 0\.01"):
         to_csr(sparse_net(), max_density=0.01)
+
+
+# ---- where torch reads a weight, casts it, or makes a graph
+
+
+def sparse_encoder(**options):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 4, 600, batch_first=True, **options)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    with torch.no_grad():
+        for block in model.layers:
+            for linear in (block.linear1, block.linear2):
+                linear.weight.mul_(torch.rand(linear.weight.shape) < 0.05)
+    return model
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("norm_first", [True, False])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_a_transformer_encoder_in_eval_mode(activation, norm_first):
+    model = sparse_encoder(activation=activation, norm_first=norm_first)
+    fast = to_csr(model)
+    assert isinstance(fast.layers[0].linear1, CsrLinear)
+    assert isinstance(fast.layers[1].linear2, CsrLinear)
+    x = torch.randn(3, 5, 32)
+    padded = torch.arange(5).expand(3, 5) > 3
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with mode():
+            torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+            masked = [m(x, src_key_padding_mask=padded)[:, :4] for m in (fast, model)]
+            torch.testing.assert_close(*masked, rtol=1e-4, atol=1e-5)
+            alone = [m.layers[0](x) for m in (fast, model)]
+            torch.testing.assert_close(*alone, rtol=1e-4, atol=1e-5)
+    assert model.layers[0].activation_relu_or_gelu, "the model keeps its fast path"
+    restored = load_csr(sparse_encoder(activation=activation, norm_first=norm_first),
+                        fast.state_dict())  # fmt: skip
+    with torch.no_grad():
+        assert torch.equal(restored(x), fast(x))
+
+
+def test_what_reads_the_weight_gets_it():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(200, 100)
+
+        def forward(self, x):
+            return nn.functional.linear(self.fc(x), self.fc.weight.t())
+
+    model = Tied()
+    with torch.no_grad():
+        model.fc.weight.mul_(torch.rand(100, 200) < 0.05)
+    fast = to_csr(model)
+    assert torch.equal(fast.fc.weight, model.fc.weight)
+    x = torch.randn(4, 200)
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_in_autocast_the_output_has_its_precision(batch, dtype):
+    model = sparse_net()
+    fast = to_csr(model)
+    x = torch.randn(batch, 300)
+    expected = model(x)
+    with torch.autocast("cpu", dtype), torch.no_grad():
+        y = fast(x)
+        assert y.dtype == model(x).dtype == dtype
+        # from one layer to the next in autocast's precision too
+        assert fast[1](x.to(dtype)).dtype == dtype
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(y.float(), expected, rtol=8 * eps, atol=8 * eps)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_export_is_refused(strict):
+    fast = to_csr(sparse_net())
+    with pytest.raises(Exception, match="CsrLinear can't be exported"):
+        torch.export.export(fast, (torch.randn(2, 300),), strict=strict)
+
+
+# ---- what is attached to a layer
+
+
+def bound(model):
+    model[1].forward = lambda x: 2 * nn.functional.linear(x, model[1].weight)
+
+
+@pytest.mark.parametrize(
+    ("attach", "message"),
+    [
+        (
+            lambda m: m[1].register_forward_hook(lambda module, x, y: 2 * y),
+            "'1' has a forward hook",
+        ),
+        (lambda m: prune.l1_unstructured(m[1], "weight", 9), "'1' has a forward hook, L1Unstr"),
+        (bound, "'1' has a forward of its own"),
+    ],
+)
+def test_what_is_attached_to_a_sparse_layer_is_named(attach, message):
+    model = sparse_net()
+    attach(model)
+    with pytest.raises(ValueError, match=f"layer {message}"):
+        to_csr(model)
+
+
+def test_hooks_of_what_is_not_replaced_are_kept():
+    model = sparse_net()
+    model[2].register_forward_hook(lambda module, x, y: y + 1)
+    model[5].register_forward_hook(lambda module, x, y: 2 * y)
+    parametrizations.weight_norm(model[5])
+    fast = to_csr(model)
+    assert isinstance(fast[1], CsrLinear)
+    x = torch.randn(4, 300)
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+def test_dense_layers_keep_their_parameters_apart_from_the_model():
+    model = sparse_net()
+    fast = to_csr(model)
+    assert type(fast[5]) is DenseLinear
+    assert torch.equal(fast[5].weight, model[5].weight)
+    assert fast[5].weight is not model[5].weight
+    assert not fast[5].training
+
+
+def test_within_a_cycle_of_multilevel_the_whole_weights_are_taken():
+    model = sparse_net().train()
+    optimizer = LinBreg(param_groups(model, linear=L1(1e-3)), lr=0.1)
+    cycle = Multilevel(model, optimizer, frozen_steps=5)
+    x = torch.randn(20, 300)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+    assert cycle.frozen
+    fast = to_csr(model, max_density=0.9)
+    torch.testing.assert_close(fast(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+# ---- damaged files
+
+
+def changed(key, change):
+    def act(state):
+        state[key] = change(state[key].clone())
+
+    return act
+
+
+def at(index, value):
+    def act(tensor):
+        tensor[index] = value
+        return tensor
+
+    return act
+
+
+def swapped(columns):
+    # within a row that has two weights or more; the first has
+    columns[:2] = columns[:2].flip(0)
+    return columns
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (changed("1.columns", at(5, 2**30)), "1.columns must be in 0 to 299"),
+        (changed("1.columns", at(0, -1)), "1.columns must be in 0 to 299"),
+        (changed("1.columns", at(-1, 300)), "1.columns must be in 0 to 299"),
+        (changed("1.columns", swapped), "1.columns must be ascending in each row"),
+        (
+            changed("1.columns", lambda c: at(1, int(c[0]))(c)),
+            "1.columns must be ascending in each",
+        ),
+        (changed("1.columns", lambda c: c[:-1]), r"1.columns must be of length \d+, got \d+"),
+        (changed("1.columns", lambda c: c.long()), "1.columns must be of torch.int32, got .*int64"),
+        (changed("1.columns", lambda c: c[None]), "1.columns must be a tensor of one dimension"),
+        (changed("1.row_starts", at(7, 2**30)), "1.row_starts must be ascending from 0 to"),
+        (changed("1.row_starts", at(7, -(2**31))), "1.row_starts must be ascending from 0 to"),
+        (changed("1.row_starts", at(0, 1)), "1.row_starts must be ascending from 0 to"),
+        (changed("1.row_starts", at(-1, 2**30)), "1.row_starts must be ascending from 0 to"),
+        (changed("1.row_starts", lambda s: s[:-1]), "1.row_starts must be of length 401, got 400"),
+        (changed("1.row_starts", lambda s: s.float()), "1.row_starts must be of torch.int32, got"),
+        (changed("1.values", lambda v: v[:-1]), r"1.columns must be of length \d+, got \d+"),
+        (changed("1.values", lambda v: v.half()), "1.values must be of .*, got torch.float16"),
+        (changed("1.values", lambda v: v.int()), "1.values must be of .*, got torch.int32"),
+        (changed("1.values", lambda v: v[:, None]), "1.values must be a tensor of one dimension"),
+        (changed("1.values", lambda v: 3), "1.values must be a tensor of one dimension"),
+        (changed("3.bias", lambda b: b.double()), "3.bias must be of torch.float32, got"),
+        (changed("3.bias", lambda b: b[0]), "3.bias must be a tensor of one dimension"),
+    ],
+)
+@pytest.mark.parametrize("loaded", ["load_csr", "load_state_dict"])
+def test_a_damaged_file_is_named_and_nothing_is_computed_with_it(damage, message, loaded):
+    fast = to_csr(sparse_net())
+    state = fast.state_dict()
+    damage(state)
+    before = {name: value.clone() for name, value in fast.state_dict().items()}
+    act = (lambda: load_csr(sparse_net(), state)) if loaded == "load_csr" else (
+        lambda: fast.load_state_dict(state))  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        act()
+    layer = message[:1]
+    for name, value in fast.state_dict().items():
+        if name.startswith(layer):
+            assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_is_refused_or_harmless(seed):
+    # single flipped bits: what is let through is a matrix in CSR, by torch's own check
+    drawn = torch.Generator().manual_seed(seed)
+    state = to_csr(sparse_net()).state_dict()
+    key = ("1.columns", "1.row_starts")[seed % 2]
+    index = int(torch.randint(len(state[key]), (), generator=drawn))
+    bit = int(torch.randint(31, (), generator=drawn))
+    state[key][index] ^= 1 << bit
+    starts, columns, values = (state[f"1.{n}"] for n in ("row_starts", "columns", "values"))
+    try:
+        torch.sparse_csr_tensor(starts, columns, values, (400, 300), check_invariants=True)
+    except RuntimeError:
+        with pytest.raises(ValueError, match=f"{key}|1.columns must be ascending"):
+            load_csr(sparse_net(), state)
+    else:
+        assert load_csr(sparse_net(), state)(torch.randn(2, 300)).isfinite().all()
+
+
+@pytest.mark.parametrize("key", ["1.columns", "1.row_starts", "1.bias"])
+def test_a_state_without_a_part_of_a_matrix_is_refused(key):
+    state = to_csr(sparse_net()).state_dict()
+    del state[key]
+    with pytest.raises(ValueError, match=f"{key} must be there"):
+        load_csr(sparse_net(), state)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        to_csr(sparse_net()).load_state_dict(sparse_net().state_dict())

@@ -1,7 +1,7 @@
 """Layers that follow one another, and what becomes of a neuron that is dead."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,14 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bregman.chains import ELEMENTWISE, LAYERS, altered, chain, feeds
 from bregman.layers import CONV
 from bregman.multilevel.supports import missing
 
 Layer = nn.Linear | CONV
-
-# through these a constant feature stays a constant
-_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity)
-_POOLING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Constants:
         """The constants, one per column in ``met``."""
         values = self.source.index_select(0, self.dead)
         for module in self.between:
-            if isinstance(module, _ELEMENTWISE):
+            if type(module) in ELEMENTWISE:
                 values = module.forward(values)
         return values.repeat_interleave(len(self.met) // len(self.dead))
 
@@ -63,14 +60,14 @@ def links(model: nn.Module) -> dict[Layer, tuple[Layer, list[nn.Module]]]:
     Only where a neuron or filter of the one is a feature of the other, or several in a row, and
     stays a constant if it is one.
     """
-    chain = list(_chain(model))
-    often = Counter(chain)
+    modules = list(chain(model))
+    often = Counter(modules)
     found: dict[Layer, tuple[Layer, list[nn.Module]]] = {}
-    weighted = [i for i, module in enumerate(chain) if isinstance(module, nn.Linear | CONV)]
+    weighted = [i for i, module in enumerate(modules) if type(module) in LAYERS]
     for a, b in pairwise(weighted):
-        first: Any = chain[a]
-        second: Any = chain[b]
-        between = chain[a + 1 : b]
+        first: Any = modules[a]
+        second: Any = modules[b]
+        between = modules[a + 1 : b]
         if often[first] == often[second] == 1 and _passes_on(first, second, between):
             found[second] = first, between
     return found
@@ -84,26 +81,10 @@ def watched(modules: Iterable[nn.Module]) -> bool:
     return any(getattr(module, kind) for module in modules for kind in kinds)
 
 
-def _chain(model: nn.Module) -> Iterator[nn.Module]:
-    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
-        for child in model:
-            yield from _chain(child)
-    else:
-        yield model
-
-
 def _passes_on(first: Any, second: Any, between: list[nn.Module]) -> bool:
-    conv, flat = isinstance(first, CONV), False
-    for module in between:
-        if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
-            flat = True
-        elif not isinstance(module, _ELEMENTWISE) and (
-            flat or not (conv and isinstance(module, _POOLING))
-        ):
-            return False
-    given, taken = first.weight.shape[0], second.weight.shape[1]
-    if isinstance(second, nn.Linear):
-        return taken % given == 0 if conv and flat else taken == given and not conv
     # at the rim a padded constant is none
-    unpadded = second.padding == "valid" or not any(second.padding)
-    return conv and not flat and taken == given and unpadded
+    padding = getattr(second, "padding", "valid")
+    unpadded = padding == "valid" or not any(padding)
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (first, second))
+    altered_between = any(map(altered, between))
+    return unpadded and not hooked and not altered_between and feeds(first, between, second)

@@ -1,17 +1,28 @@
 """Masks that keep their budget, RigL, SET and gradual pruning step by step, and their resume."""
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 from torch.optim import SGD, Adam, AdamW
 
 from bregman import L1, LinBreg
-from bregman.layers import weight_layers
-from bregman.suite.baselines import SET, GradualPruning, Masked, RigL, StaticSupport, layer_budgets
+from bregman.layers import weights as all_weights
+from bregman.suite.baselines import (
+    SET,
+    GradualPruning,
+    MagnitudePruning,
+    Masked,
+    RigL,
+    StaticSupport,
+    add_subgradients,
+    layer_budgets,
+)
 from bregman.suite.models import MLP, ResNet18
 from bregman.suite.training import fit
 
@@ -44,7 +55,7 @@ def small_net(seed=0):
 
 
 def weights(model):
-    return [layer.weight for _, layer in weight_layers(model)]
+    return [weight.parameter for weight in all_weights(model)]
 
 
 def backward(model, seed=0):
@@ -233,7 +244,7 @@ def test_set_grows_at_random():
 def test_gradual_pruning_follows_the_cubic_schedule():
     model = small_net()
     optimizer = SGD(model.parameters(), lr=0.05)
-    pruning = GradualPruning(model, optimizer, 0.1, 44, every=10)
+    pruning = GradualPruning(model, optimizer, 0.1, 50, every=10)
     total = sum(w.numel() for w in weights(model))
     zeros = [0.0]
 
@@ -242,11 +253,11 @@ def test_gradual_pruning_follows_the_cubic_schedule():
         assert free == sum(int(w.count_nonzero()) for w in weights(model))
         zeros.append(1 - free / total)
 
-    train(model, optimizer, 44, count)
-    changes = [t for t in range(1, 45) if zeros[t] != zeros[t - 1]]
-    assert changes == [21, 31, 33], "every ten steps from the eleventh, and at the end"
+    train(model, optimizer, 50, count)
+    changes = [t for t in range(1, 51) if zeros[t] != zeros[t - 1]]
+    assert changes == [22, 32, 38], "every ten steps from the twelfth, and at the end"
     for t in changes:
-        expected = 0.9 * (1 - (1 - (t - 11) / 22) ** 3)
+        expected = 0.9 * (1 - (1 - (t - 12) / 26) ** 3)
         assert zeros[t] == pytest.approx(expected, abs=3 / total)
 
 
@@ -312,9 +323,19 @@ def test_arguments_out_of_range_are_named(method, options, message):
         )
 
 
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [(0.0, r"density must be in \(0, 1\], got 0.0"), (1e-9, "density 1e-09 leaves none of")],
+)
+def test_a_density_that_nothing_can_be_pruned_to_is_named(density, message):
+    model = small_net()
+    with pytest.raises(ValueError, match=message):
+        GradualPruning(model, SGD(model.parameters(), lr=0.1), density, 10)
+
+
 def test_a_layer_without_a_weight_is_named():
-    with pytest.raises(ValueError, match=r"leaves no weight to the layer of shape \(4, 5\)"):
-        layer_budgets([torch.Size((100, 100)), torch.Size((4, 5))], 1e-4)
+    with pytest.raises(ValueError, match=r"leaves no weight to the layer of shape \(1, 1\)"):
+        layer_budgets([torch.Size((100, 100)), torch.Size((1, 1))], 0.001)
 
 
 def test_what_masks_can_not_work_on_is_named():
@@ -326,3 +347,255 @@ def test_what_masks_can_not_work_on_is_named():
     norm = nn.BatchNorm1d(3)
     with pytest.raises(ValueError, match="BatchNorm1d has no linear or convolution layer"):
         Masked(norm, SGD(norm.parameters(), lr=0.1))
+
+
+# ---- gradients that are made by a closure, scaled, missing, or no numbers
+
+
+def stepped(model, optimizer, seed, how):
+    """One step on the same batch, in one of the ways in which training loops take it."""
+    if how == "plain":
+        backward(model, seed)
+        optimizer.step()
+        return
+
+    def closure():
+        backward(model, seed)
+        return torch.tensor(1.0)
+
+    loss = optimizer.step(closure) if how == "closure" else optimizer.step(closure=closure)
+    assert loss == 1.0
+
+
+@every_optimizer
+@pytest.mark.parametrize("method", [*METHODS, "lasso"])
+@pytest.mark.parametrize("how", ["closure", "closure by name"])
+def test_with_a_closure_training_is_the_same(optimizer, method, how):
+    models = small_net(), small_net()
+    for model, way in zip(models, ("plain", how), strict=True):
+        opt = optimizer(model.parameters())
+        if method == "lasso":
+            opt.param_groups[0]["reg"] = L1(1e-2)
+            opt.register_step_pre_hook(add_subgradients)
+        else:
+            METHODS[method](model, opt, 0.1, 30, generator=generator())
+        for step in range(1, 31):
+            stepped(model, opt, step, way)
+        if method != "lasso":
+            kept, total = (sum(int(w.count_nonzero()) for w in weights(model)),
+                           sum(w.numel() for w in weights(model)))  # fmt: skip
+            assert kept <= round(0.1 * total)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("unscaled", [True, False])
+@pytest.mark.parametrize("algorithm", [SGD, Adam])
+@pytest.mark.parametrize("method", [*METHODS, "lasso"])
+def test_under_a_gradient_scaler_training_is_the_same(method, algorithm, unscaled, fused):
+    models = small_net(), small_net()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=10**6)
+    masks = []
+    for model, scaled in zip(models, (False, True), strict=True):
+        opt = algorithm(model.parameters(), lr=1e-2, fused=fused)
+        if method == "lasso":
+            opt.param_groups[0]["reg"] = L1(1e-2)
+            opt.register_step_pre_hook(add_subgradients)
+        else:
+            masks.append(METHODS[method](model, opt, 0.1, 30, generator=generator()))
+        for step in range(1, 31):
+            if not scaled:
+                backward(model, step)
+                opt.step()
+                continue
+            for infinite in (True, False) if step == 7 else (False,):
+                backward(model, step)
+                for p in model.parameters():
+                    p.grad.mul_(scaler.scale(torch.tensor(1.0)))
+                if infinite:  # this step is left out, and counts for nothing
+                    model[-1].bias.grad.fill_(math.inf)
+                if unscaled:
+                    scaler.unscale_(opt)
+                scaler.step(opt)
+                scaler.update(1024.0)
+    for a, b in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(a, b)
+    if method in ("SET", "RigL", "gradual"):
+        assert masks[0].steps == masks[1].steps == 30
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+def test_lasso_is_gradient_descent_on_the_penalized_loss(maximize):
+    torch.manual_seed(0)
+    model, unused = nn.Linear(4, 3), nn.Parameter(torch.ones(2, 2))
+    reference = nn.Linear(4, 3)
+    reference.load_state_dict(model.state_dict())
+    x = torch.randn(8, 4)
+    groups = [{"params": [model.weight, unused], "reg": L1(0.1)}, {"params": [model.bias]}]
+    ours = SGD(groups, lr=0.05, maximize=maximize)
+    ours.register_step_pre_hook(add_subgradients)
+    theirs = SGD(reference.parameters(), lr=0.05)
+    for _ in range(20):
+        ours.zero_grad()
+        ((-1 if maximize else 1) * model(x).square().mean()).backward()
+        ours.step()
+        theirs.zero_grad()
+        (reference(x).square().mean() + 0.1 * reference.weight.abs().sum()).backward()
+        theirs.step()
+    torch.testing.assert_close(model.weight, reference.weight)
+    assert (unused == 1).all()
+
+
+def test_what_evaluates_several_times_per_step_is_named():
+    model = small_net()
+    optimizer = torch.optim.LBFGS(model.parameters())
+    optimizer.register_step_pre_hook(add_subgradients)
+    with pytest.raises(ValueError, match="must evaluate once per step, got LBFGS"):
+        stepped(model, optimizer, 0, "closure")
+
+
+@every_optimizer
+@every_method
+def test_masked_weights_stay_zero_where_gradients_are_no_numbers(optimizer, method):
+    model = small_net()
+    opt = optimizer(model.parameters())
+    masked = method(model, opt, 0.1, 20, generator=generator())
+    for step in range(1, 21):
+        backward(model, step)
+        for w, mask in masked.masks.items():
+            w.grad[~mask] = math.nan if step % 2 else math.inf
+        opt.step()
+    for w, mask in masked.masks.items():
+        assert not w[~mask].any()
+        assert w.isfinite().all()
+
+
+def test_a_weight_without_a_gradient_is_left_alone():
+    model = small_net()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    rigl = RigL(model, optimizer, 0.2, 20, generator=generator(), every=2)
+    before, mask = model[4].weight.detach().clone(), rigl.masks[model[4].weight].clone()
+    for step in range(1, 5):
+        backward(model, step)
+        model[4].weight.grad = None
+        optimizer.step()
+    assert torch.equal(model[4].weight, before)
+    assert torch.equal(rigl.masks[model[4].weight], mask)
+
+
+def test_frozen_weights_and_embeddings_are_not_masked():
+    torch.manual_seed(0)
+    model = nn.ModuleDict(
+        {"table": nn.Embedding(9, 4), "rnn": nn.GRU(4, 5), "head": nn.Linear(5, 9)}
+    )
+    model["head"].requires_grad_(False)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    static = StaticSupport(model, SGD(trained, lr=0.1), 0.3, generator=generator())
+    assert set(static.masks) == {model["rnn"].weight_ih_l0, model["rnn"].weight_hh_l0}
+    assert sum(int(w.count_nonzero()) for w in static.masks) == round(0.3 * (15 * 4 + 15 * 5))
+    assert model["head"].weight.all()
+    assert model["table"].weight.all()
+
+
+# ---- pruning by kernels of any dimension
+
+
+def kernels_by_hand(w, kept):
+    norms = [
+        (w[i, j].double().norm().item(), i, j) for i in range(len(w)) for j in range(w.shape[1])
+    ]
+    return {(i, j) for _, i, j in sorted(norms, reverse=True)[:kept]}
+
+
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv1d(3, 8, 5),
+        nn.Conv2d(3, 8, (3, 2)),
+        nn.Conv3d(3, 8, 2),
+        nn.ConvTranspose2d(8, 3, 3),
+        nn.Conv1d(6, 8, 3, groups=2),
+    ],
+    ids=str,
+)
+def test_pruning_by_kernels_in_one_to_three_dimensions(conv):
+    model = nn.ModuleList([conv, nn.Linear(10, 6), nn.Bilinear(3, 4, 5)])
+    before = {w: w.detach().clone() for w in weights(model)}
+    optimizer = SGD(model.parameters(), lr=0.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    pruning = MagnitudePruning(model, optimizer, scheduler, 0.25, 10, groups=True)
+    for epoch in range(1, 11):
+        pruning(epoch)
+    kernels = conv.weight.flatten(2).any(2)
+    expected = kernels_by_hand(before[conv.weight], round(0.25 * kernels.numel()))
+    assert {tuple(at) for at in kernels.nonzero().tolist()} == expected
+    whole = kernels.reshape(*kernels.shape, *[1] * (conv.weight.dim() - 2))
+    assert torch.equal(conv.weight, before[conv.weight] * whole)
+    # linear weights one by one, those of a bilinear layer too
+    entries = torch.cat([before[m.weight].flatten().abs() for m in model[1:]])
+    smallest = entries.sort(descending=True).values[round(0.25 * len(entries)) - 1]
+    for layer in model[1:]:
+        old = before[layer.weight]
+        assert torch.equal(layer.weight, torch.where(old.abs() >= smallest, old, 0))
+
+
+# ---- masks that are none
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.ones(1, 3), r"mask must have shape \(2, 3\), got \(1, 3\)"),
+        (torch.tensor(True), r"mask must have shape \(2, 3\), got \(\)"),
+        (torch.full((2, 3), 0.5), "mask must hold True and False"),
+        (torch.full((2, 3), 2), "mask must hold True and False"),
+        (torch.full((2, 3), math.nan), "mask must hold True and False"),
+    ],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_mask_that_is_none_is_named_and_changes_nothing(mask, message, loaded):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    masked = Masked(model, SGD(model.parameters(), lr=0.1))
+    before = [p.detach().clone() for p in model.parameters()]
+    state = {"masks": [torch.zeros(3, 4, dtype=torch.bool), mask]}
+    act = partial(masked.load_state_dict, state) if loaded else partial(
+        masked.set_mask, model[1].weight, mask)  # fmt: skip
+    with pytest.raises(ValueError, match=message):
+        act()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert all(mask.all() for mask in masked.masks.values())
+
+
+def test_masks_of_another_model_and_parametrized_weights_are_named():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    masked = Masked(model, SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="state has 1 masks, not 2"):
+        masked.load_state_dict({"masks": [torch.ones(3, 4)]})
+    with pytest.raises(ValueError, match=r"weight of shape \(5, 5\) is none that is masked"):
+        masked.set_mask(torch.ones(5, 5), torch.ones(5, 5))
+    masked.set_mask(model[0].weight, torch.eye(3, 4))
+    assert int(model[0].weight.count_nonzero()) == 3
+    for change in (
+        lambda layer: nn.utils.parametrizations.weight_norm(layer),
+        lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    ):
+        model = nn.Sequential(nn.Linear(4, 3))
+        change(model[0])
+        with pytest.raises(ValueError, match="weight of layer '0' must not be parametrized"):
+            Masked(model, SGD(model.parameters(), lr=0.1))
+
+
+def test_rigl_grows_no_weight_whose_gradient_is_no_number():
+    model = nn.Sequential(nn.Linear(8, 8))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    rigl = RigL(model, optimizer, 0.25, 20, generator=generator(), every=2, fraction=0.5)
+    w = model[0].weight
+    for _ in range(2):
+        w.grad = torch.ones_like(w)
+        w.grad[:6] = math.nan
+        before = rigl.masks[w].clone()
+        optimizer.step()
+    grown = rigl.masks[w] & ~before
+    assert grown.any()
+    assert not grown[:6].any()

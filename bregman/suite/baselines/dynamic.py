@@ -14,6 +14,8 @@ from bregman.suite.baselines.masks import Masked, ScheduledMasks
 class StaticSupport(Masked):
     """A random support that never changes: what the search for a better one is measured against.
 
+    Its weights are shared out over the layers by ``layer_budgets``.
+
     Args:
         model: dense, with its initial weights; those outside the support become zero.
         optimizer: one of torch's, over the model's parameters.
@@ -135,4 +137,4 @@ class RigL(Rewiring):
 
     def _growth(self, w: Tensor) -> Tensor:
         assert w.grad is not None
-        return w.grad.abs()
+        return w.grad.abs().nan_to_num(nan=0.0)

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.optim import Optimizer
 
-from bregman.layers import weight_layers
+from bregman.layers import Kind, weights
 from bregman.optim import BregmanOptimizer
+from bregman.suite.baselines.gradients import with_gradients
 
 
 class Masked:
@@ -18,19 +19,21 @@ class Masked:
 
     The hook sets the gradients of masked weights to zero; and when a weight is masked, it and what
     the optimizer knows of it (momentum, moments) become zero. So a masked weight stays exactly
-    zero, with weight decay or without, and once unmasked it starts like a new one. The optimizer
-    must be called without a closure, which would make new gradients after the hook.
+    zero, with weight decay or without, and once unmasked it starts like a new one.
 
     Args:
-        model: its linear and convolution weights are masked, and no biases.
+        model: its linear and convolution weights are masked, and no biases or embeddings; what is
+            frozen is left alone.
         optimizer: one of torch's, over these weights.
 
     Attributes:
         masks: per weight, True where it is free; all True to begin with.
 
     Raises:
-        ValueError: the model has no such weight, one of them is not the optimizer's, or the
-            optimizer keeps weights as a function of v, which a mask does not reach.
+        ValueError: the model has no such weight, one of them is not the optimizer's or is
+            parametrized (of a norm nothing is left when all is masked, and a mask of
+            ``torch.nn.utils.prune`` counts otherwise), or the optimizer keeps weights as a
+            function of v, which a mask does not reach.
     """
 
     def __init__(self, model: nn.Module, optimizer: Optimizer) -> None:
@@ -39,22 +42,31 @@ class Masked:
                 f"optimizer must be one of torch's, got {type(optimizer).__name__}: it computes "
                 "the weights from v, and masked ones would come back"
             )
-        weights = dict.fromkeys(layer.weight for _, layer in weight_layers(model))
-        if not weights:
-            raise ValueError(f"{type(model).__name__} has no linear or convolution layer")
+        found = [w for w in weights(model) if w.trained and w.kind != "embedding"]
+        if not found:
+            raise ValueError(f"{type(model).__name__} has no linear or convolution layer to train")
         known = {p for group in optimizer.param_groups for p in group["params"]}
-        for name, layer in weight_layers(model):
-            if layer.weight not in known:
-                raise ValueError(f"the weight of layer {name!r} is not among the optimizer's")
+        for weight in found:
+            if getattr(weight.layer, weight.attribute) is not weight.parameter:
+                raise ValueError(f"the weight of layer {weight.name!r} must not be parametrized")
+            if weight.parameter not in known:
+                raise ValueError(
+                    f"the weight of layer {weight.name!r} is not among the optimizer's"
+                )
+        self.kinds: dict[Tensor, Kind] = {weight.parameter: weight.kind for weight in found}
         self.optimizer = optimizer
-        self.masks = {w: torch.ones_like(w, dtype=torch.bool, requires_grad=False) for w in weights}
+        self.masks = {
+            w: torch.ones_like(w, dtype=torch.bool, requires_grad=False) for w in self.kinds
+        }
         optimizer.register_step_pre_hook(self._before_step)
 
-    @torch.no_grad()
-    def _before_step(self, *_: Any) -> None:
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        return with_gradients(optimizer, args, kwargs, self._change_gradients)
+
+    def _change_gradients(self) -> None:
         for w, mask in self.masks.items():
             if w.grad is not None:
-                w.grad.mul_(mask)
+                w.grad.masked_fill_(~mask, 0)
 
     @torch.no_grad()
     def set_mask(self, weight: Tensor, mask: Tensor) -> None:
@@ -62,13 +74,20 @@ class Masked:
 
         Args:
             weight: one of the model's.
-            mask: of its shape, True where it is free.
+            mask: of its shape, True (or 1) where it is free, False (or 0) elsewhere.
+
+        Raises:
+            ValueError: the weight is none of the model's, or the mask is not like that.
         """
+        if weight not in self.masks:
+            raise ValueError(f"weight of shape {tuple(weight.shape)} is none that is masked")
+        _check_mask(mask, weight)
+        mask = mask.to(weight.device).bool()
         self.masks[weight].copy_(mask)
-        weight.mul_(mask)
+        weight.masked_fill_(~mask, 0)
         for value in self.optimizer.state.get(weight, {}).values():
             if isinstance(value, Tensor) and value.shape == weight.shape:
-                value.mul_(mask)
+                value.masked_fill_(~mask, 0)
 
     def draw(self, density: float, generator: torch.Generator) -> None:
         """Give each layer a random mask with as many free weights as ``layer_budgets`` says."""
@@ -82,9 +101,17 @@ class Masked:
         return {"masks": list(self.masks.values())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over masks, from any device."""
-        for mask, stored in zip(self.masks.values(), state["masks"], strict=True):
-            mask.copy_(stored)
+        """Take over masks, from any device.
+
+        Raises:
+            ValueError: they are not those of such a model; nothing changes.
+        """
+        if len(state["masks"]) != len(self.masks):
+            raise ValueError(f"state has {len(state['masks'])} masks, not {len(self.masks)}")
+        for w, stored in zip(self.masks, state["masks"], strict=True):
+            _check_mask(stored, w)
+        for w, stored in zip(self.masks, state["masks"], strict=True):
+            self.set_mask(w, stored)
 
 
 class ScheduledMasks(Masked):
@@ -108,11 +135,10 @@ class ScheduledMasks(Masked):
         self.all_steps, self.every = steps, every
         self.steps = 0
 
-    @torch.no_grad()
-    def _before_step(self, *_: Any) -> None:
+    def _change_gradients(self) -> None:
         self.steps += 1
         self._change_masks()
-        super()._before_step()
+        super()._change_gradients()
 
     def _change_masks(self) -> None:
         """Change the masks, if it is time to at step ``self.steps``, counted from 1."""
@@ -126,6 +152,13 @@ class ScheduledMasks(Masked):
         """Go on from a stored state."""
         super().load_state_dict(state)
         self.steps = state["steps"]
+
+
+def _check_mask(mask: Tensor, weight: Tensor) -> None:
+    if mask.shape != weight.shape:
+        raise ValueError(f"mask must have shape {tuple(weight.shape)}, got {tuple(mask.shape)}")
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold True and False, or 1 and 0, and no other numbers")
 
 
 def largest(sizes: Sequence[Tensor], kept: int) -> list[Tensor]:
@@ -146,11 +179,10 @@ def largest(sizes: Sequence[Tensor], kept: int) -> list[Tensor]:
 
 
 def layer_budgets(shapes: Sequence[torch.Size], density: float) -> list[int]:
-    """Share out a number of weights among layers, as the Erdos-Renyi-Kernel rule does.
+    """Share out a number of weights among layers: Erdos-Renyi-Kernel (Evci et al. 2020).
 
-    It (Evci et al. 2020) makes the density of a layer proportional to the sum of the weight's
-    dimensions over their product, so that small layers are denser; layers that would get more
-    weights than they have are dense.
+    The density of a layer is proportional to the sum of the weight's dimensions over their product,
+    so that small layers are denser; layers that would get more weights than they have are dense.
 
     Args:
         shapes: of the layers' weights.
@@ -160,10 +192,9 @@ def layer_budgets(shapes: Sequence[torch.Size], density: float) -> list[int]:
         The number of non-zero weights per layer; together round(density * all weights).
 
     Raises:
-        ValueError: an argument is out of range, or a layer is left without a weight.
+        ValueError: density is out of range, or a layer is left without a weight.
     """
-    if not 0 < density <= 1:
-        raise ValueError(f"density must be in (0, 1], got {density}")
+    check_density(density)
     sizes = [math.prod(shape) for shape in shapes]
     total = round(density * sum(sizes))
     exact = _erdos_renyi_kernel([sum(shape) for shape in shapes], sizes, density * sum(sizes))
@@ -178,6 +209,12 @@ def layer_budgets(shapes: Sequence[torch.Size], density: float) -> list[int]:
                 f"density {density} leaves no weight to the layer of shape {tuple(shape)}"
             )
     return budgets
+
+
+def check_density(density: float) -> None:
+    """Raise ValueError if a share of non-zero weights is not in (0, 1]."""
+    if not 0 < density <= 1:
+        raise ValueError(f"density must be in (0, 1], got {density}")
 
 
 def _erdos_renyi_kernel(dims: list[int], sizes: list[int], total: float) -> list[float]:

@@ -5,12 +5,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bregman.suite.baselines.masks import (
-    Masked,
-    ScheduledMasks,
-    largest,
-    layer_budgets,
-)
+from bregman.suite.baselines.masks import Masked, ScheduledMasks, check_density, largest
 
 
 class MagnitudePruning(Masked):
@@ -26,8 +21,9 @@ class MagnitudePruning(Masked):
         scheduler: of the optimizer.
         prune_to: the share in (0, 1) that is left in the end.
         epochs: of the whole training, at least 2.
-        groups: prune the linear weights and the convolutions' kernels each to ``prune_to``, kernels
-            by their root mean square; otherwise all weights together, one by one.
+        groups: prune the linear weights and the convolutions' kernels, of one dimension or more,
+            each to ``prune_to``, kernels by their root mean square; otherwise all weights together,
+            one by one.
 
     Raises:
         ValueError: prune_to or epochs is out of range.
@@ -51,9 +47,13 @@ class MagnitudePruning(Masked):
         super().__init__(model, optimizer)
         self.scheduler, self.prune_to, self.epochs = scheduler, prune_to, epochs
         weights = list(self.masks)
-        kinds = [[w for w in weights if w.dim() == 2], [w for w in weights if w.dim() > 2]]
-        self.kinds = [kind for kind in kinds if kind] if groups else [weights]
-        self.groups = groups
+        # what is compared with each other, and whether kernel by kernel
+        self.compared = [(weights, False)]
+        if groups:
+            linear, conv = ([w for w in weights if self.kinds[w] == k] for k in ("linear", "conv"))
+            self.compared = [
+                (ws, by_kernel) for ws, by_kernel in ((linear, False), (conv, True)) if ws
+            ]
 
     def __call__(self, epoch: int) -> None:
         """Prune, if it is time to."""
@@ -62,25 +62,27 @@ class MagnitudePruning(Masked):
         )
         if done == before:
             return
-        for weights in self.kinds:
-            self._prune(weights, self.prune_to ** (done / self.STEPS))
+        for weights, by_kernel in self.compared:
+            self._prune(weights, self.prune_to ** (done / self.STEPS), by_kernel)
         self.scheduler.best = self.scheduler.mode_worse
         self.scheduler.num_bad_epochs = 0
 
     @torch.no_grad()
-    def _prune(self, weights: list[Tensor], density: float) -> None:
-        by_kernel = self.groups and weights[0].dim() > 2
-        sizes = [w.square().mean((2, 3), keepdim=True) if by_kernel else w.abs() for w in weights]
+    def _prune(self, weights: list[Tensor], density: float, by_kernel: bool) -> None:
+        # a row is what goes together
+        rows = [w.unsqueeze(-1).flatten(2) if by_kernel else w.unsqueeze(-1) for w in weights]
+        sizes = [row.square().mean(-1) if by_kernel else row.abs().squeeze(-1) for row in rows]
         kept = round(density * sum(size.numel() for size in sizes))
-        for w, mask in zip(weights, largest(sizes, kept), strict=True):
-            self.set_mask(w, mask.expand_as(w))
+        for w, row, mask in zip(weights, rows, largest(sizes, kept), strict=True):
+            self.set_mask(w, mask.unsqueeze(-1).expand_as(row).reshape(w.shape))
 
 
 class GradualPruning(ScheduledMasks):
     """Gradual magnitude pruning (Zhu and Gupta 2017): dense at first, then fewer and fewer weights.
 
-    From step t_0, a quarter of all, to t_1, three quarters, the smallest of all weights go every
-    ``every`` steps, and what went stays zero. After a change at step t the share of zeros is
+    From step t_0 to step t_1, at a quarter and three quarters of the training, the smallest of all
+    weights go every ``every`` steps, and what went stays zero. After a change at step t the share
+    of zeros is
 
         s_t = s (1 - (1 - (t - t_0) / (t_1 - t_0))^3),    s = 1 - density.
 
@@ -106,16 +108,19 @@ class GradualPruning(ScheduledMasks):
         *,
         every: int = 100,
     ) -> None:
+        check_density(density)
         super().__init__(model, optimizer, steps, every)
         self.begin, self.end = round(self.BEGIN * steps), round(self.END * steps)
-        all_as_one = torch.Size([sum(w.numel() for w in self.masks)])
-        (self.budget,) = layer_budgets([all_as_one], density)
+        self.size = sum(w.numel() for w in self.masks)
+        self.budget = round(density * self.size)
+        if self.budget == 0:
+            raise ValueError(f"density {density} leaves none of {self.size} weights")
 
     def _change_masks(self) -> None:
         since, span = self.steps - self.begin, self.end - self.begin
         if not 0 < since <= span or (since % self.every and since < span):
             return
-        size = sum(w.numel() for w in self.masks)
-        kept = round(self.budget + (size - self.budget) * (1 - since / span) ** 3)
-        for w, mask in zip(self.masks, largest([w.abs() for w in self.masks], kept), strict=True):
+        kept = round(self.budget + (self.size - self.budget) * (1 - since / span) ** 3)
+        masks = largest([w.abs() for w in self.masks], kept)
+        for w, mask in zip(self.masks, masks, strict=True):
             self.set_mask(w, mask)

@@ -1,0 +1,68 @@
+"""Layers that follow one another, so that a neuron or filter of one is a feature of the next."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+# exact types, here and below: a subclass may have a forward of its own
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# through these a constant feature stays a constant
+ELEMENTWISE = (
+    nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Identity, nn.GELU, nn.SiLU, nn.ELU, nn.SELU,
+    nn.CELU, nn.ReLU6, nn.Mish, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Hardtanh,
+    nn.Hardsigmoid, nn.Hardswish, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink, nn.Threshold,
+)  # fmt: skip
+POOLING = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+)  # fmt: skip
+
+
+def chain(model: nn.Module) -> Iterator[nn.Module]:
+    """The modules of an ``nn.Sequential``, nested or not, in their order; of another, itself."""
+    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
+        for child in model:
+            yield from (child,) if altered(child) else chain(child)
+    else:
+        yield model
+
+
+def feeds(
+    first: Any, between: Sequence[nn.Module], second: Any, others: tuple[type, ...] = ()
+) -> bool:
+    """Whether a neuron or filter of one layer is a feature of another, or several in a row.
+
+    Args:
+        first: of an exact type of ``LAYERS``.
+        between: what lies between the two, each called on the output of the one before.
+        second: likewise.
+        others: types of modules that may be there beside activations, pooling and Flatten.
+    """
+    flat = False
+    for module in between:
+        if type(module) is nn.Flatten and (module.start_dim, module.end_dim) == (1, -1):
+            flat = True
+        elif type(module) in POOLING:
+            if flat or type(first) is nn.Linear:
+                return False
+        elif type(module) not in (*ELEMENTWISE, *others):
+            return False
+    if type(first) not in LAYERS or type(second) not in LAYERS:
+        return False
+    given, taken = first.weight.shape[0], second.weight.shape[1]
+    if type(second) is nn.Linear and type(first) is not nn.Linear:
+        return flat and taken % given == 0
+    # weights of grouped convolutions have fewer inputs
+    both = type(first) is type(second) and not (flat and type(first) is not nn.Linear)
+    return both and taken == given and getattr(second, "groups", 1) == 1
+
+
+def altered(module: nn.Module) -> str | None:
+    """What makes a module compute something else than its type says; None if nothing does."""
+    for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+        return f"a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}"
+    if parametrize.is_parametrized(module):
+        return "a parametrization"
+    return "a forward of its own" if "forward" in vars(module) else None
