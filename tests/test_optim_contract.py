@@ -724,3 +724,24 @@ def test_a_gpu_takes_few_launches():
         event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events()
     )
     assert launches < len(params)
+
+
+@pytest.mark.parametrize("cls", [LinBreg, AdaBreg])
+def test_a_parameter_that_has_not_moved_stays_so_through_a_checkpoint(cls):
+    theta = torch.tensor([1e-9, 0.3, 0.1234567])
+
+    def stepped(optimizer, p, times):
+        for _ in range(times):
+            p.grad = torch.zeros_like(p)
+            optimizer.step()
+        return p
+
+    whole, first, resumed = (torch.nn.Parameter(theta.clone()) for _ in range(3))
+    stepped(cls([whole], reg=L1(0.1)), whole, 4)
+    optimizer = cls([first], reg=L1(0.1))
+    stepped(optimizer, first, 2)
+    again = cls([resumed], reg=L1(0.1))
+    again.load_state_dict(optimizer.state_dict())
+    stepped(again, resumed, 2)
+    assert torch.equal(resumed, whole)
+    assert torch.equal(whole, theta)

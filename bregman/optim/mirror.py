@@ -15,15 +15,16 @@ from bregman.regularizers import Regularizer
 class BregmanOptimizer(RegularizedOptimizer):
     """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta."""
 
-    # by id, torch's counts of changes after the last step; parameters whose v has not moved yet.
-    # Not part of the state: a copy or a loaded checkpoint starts without
+    # by id, torch's counts of changes after the last step; parameters whose v may not have moved
     _versions: dict[int, int] = {}  # noqa: RUF012 (replaced, never changed)
     _unmoved: frozenset[Tensor] = frozenset()
     _told = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._versions, self._unmoved = {}, frozenset()
+        # whether v has moved so far is seen at the next step
+        started = frozenset(p for p, kept in self.state.items() if "subgrad" in kept)
+        self._versions, self._unmoved = {}, started
 
     @torch.no_grad()
     def resync(self) -> None:
