@@ -1,7 +1,7 @@
 """Two small tasks for training loops of every kind, and what of these can't stand in a notebook.
 
 Lightning wants a class of its own, and torchrun a program that it starts in each process:
-``python -m torch.distributed.run --nproc-per-node 2 -m bregman.suite.loops ddp OUTPUT SEED``.
+``python -m torch.distributed.run --nproc-per-node 2 -m bregman.suite.loops FOLDER SEED``.
 """
 
 import sys
@@ -39,8 +39,9 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, 128)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = torch.full((x.shape[1],) * 2, -torch.inf, device=x.device).triu(1)
-        return self.head(self.layers(self.token(x) + self.position.weight, mask=mask))
+        embedded = self.token(x) + self.position.weight
+        mask = embedded.new_full((x.shape[1],) * 2, -torch.inf).triu(1)
+        return self.head(self.layers(embedded, mask=mask))
 
 
 def digits(seed: int) -> TensorDataset:
@@ -69,12 +70,15 @@ def mlp(seed: int) -> MLP:
 
 
 def transformer(seed: int) -> Transformer:
-    """A network for the text, with one weight in five."""
+    """A network for the text, with one weight in five.
+
+    In double precision: AdaBreg divides small gradients by their size, and rounding with them.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Transformer()
     sparse_init_(model, 0.2, generator=torch.Generator().manual_seed(seed))
-    return model
+    return model.double()
 
 
 def linbreg(model: nn.Module) -> LinBreg:
@@ -164,18 +168,19 @@ def fsdp(seed: int) -> list[Tensor]:
     return [value.full_tensor() for value in model.state_dict().values()]
 
 
-def main(job: str, output: str, seed: int) -> None:
-    """What torchrun starts in each process: do a job and store its weights."""
+def main(output: str, seed: int) -> None:
+    """What torchrun starts in each process: train in both ways and store the weights."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    if job == "fsdp":
-        found = {"text": fsdp(seed)}
-    else:
-        found = {"digits": ddp(seed), "digits, Multilevel": ddp(seed, FROZEN_STEPS)}
-    torch.save(found, f"{output}/{job}{torch.distributed.get_rank()}.pt")
+    found = {
+        "digits": ddp(seed),
+        "digits, Multilevel": ddp(seed, FROZEN_STEPS),
+        "text": fsdp(seed),
+    }
+    torch.save(found, f"{output}/{torch.distributed.get_rank()}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))
