@@ -61,8 +61,12 @@ test: setup
 	$(BIN)/mypy
 	$(PYTEST) -m "not more and not attack"
 
-test-more: setup
+test-more: .venv/loops
 	$(PYTEST) -m more
+
+.venv/loops: .venv/ready
+	$(PIP) --editable ".[suite,dev,loops]"
+	touch $@
 
 attack: setup
 	$(BIN)/pytest -m attack tests/suite/test_attack.py

@@ -497,10 +497,11 @@ def test_an_activation_checkpoint_inside_of_the_model(regs, path):
 
 
 @every_kind
-def test_a_compiled_model(regs, path):
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_model(regs, path, backend):
     def run(compiled):
         model, ours, cycle = made("LinBreg", regs, path)
-        train(torch.compile(model, backend="eager") if compiled else model, ours, 12)
+        train(torch.compile(model, backend=backend) if compiled else model, ours, 12)
         cycle.finish()
         return values(ours)
 

@@ -20,10 +20,13 @@ class Call:
     def __init__(self, begin: Callable[[], object] = bool) -> None:
         self.begin, self.inside = begin, False
 
+    # a compiler traces neither: what they do is not to be replayed
+    @torch._disable_dynamo
     def enter(self, *_: object) -> None:
         self.begin()
         self.inside = True
 
+    @torch._disable_dynamo
     def leave(self, *_: object) -> None:
         self.inside = False
 

@@ -56,6 +56,7 @@ class Restricted(Tensor):
     restriction: "Restriction"
 
     @classmethod
+    @torch._disable_dynamo  # a compiler would trace tensors without restrictions
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
