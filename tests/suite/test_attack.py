@@ -40,6 +40,7 @@ from bregman.suite.workers import executors
 
 EPOCHS = 40
 SEED = 0
+FORK = multiprocessing.get_context("fork")
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes")
 
@@ -78,41 +79,32 @@ def children(parent: int) -> list[int]:
     return found
 
 
-@contextlib.contextmanager
-def forked() -> Iterator[Callable[[Path, int, int], Any]]:
-    """A way to start the command, and it its workers, without importing all again."""
-    context = multiprocessing.get_context("fork")
+class ForkedCommand:
+    """The command, forked, and its workers as well: nothing has to be imported again."""
 
-    def command(folder: Path, epochs: int, jobs: int) -> None:
-        os.setsid()
-        with (folder / "err").open("a") as err:
-            os.dup2(err.fileno(), 2)
-        executors._processes = lambda jobs: ProcessPoolExecutor(
-            jobs, context, executors._start_worker
-        )
-        os.environ["BREGMAN_RESULTS"] = str(folder)
-        long_runs.experiment(epochs).run("smoke", jobs=jobs)
+    def __init__(self, folder: Path, epochs: int, jobs: int) -> None:
+        self.process = FORK.Process(target=command, args=(folder, epochs, jobs))
+        self.process.start()
+        self.pid = self.process.pid
+        # it has a group of its own before anything is done to it
+        wait_until(lambda: self.poll() is not None or os.getpgid(self.pid) == self.pid)
 
-    class Command:
-        def __init__(self, *arguments: Any) -> None:
-            self.process = context.Process(target=command, args=arguments)
-            self.process.start()
-            self.pid = self.process.pid
-            # it has a group of its own before anything is done to it
-            wait_until(lambda: self.poll() is not None or os.getpgid(self.pid) == self.pid)
+    def poll(self) -> int | None:
+        return self.process.exitcode
 
-        def poll(self) -> int | None:
-            return self.process.exitcode
+    def kill(self) -> None:
+        self.process.kill()
 
-        def kill(self) -> None:
-            self.process.kill()
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.poll()
 
-        def communicate(self) -> tuple[str, str]:
-            self.process.join()
-            self.returncode = self.process.exitcode
-            return "", ""
 
-    yield Command
+def command(folder: Path, epochs: int, jobs: int) -> None:
+    os.setsid()
+    executors._processes = lambda jobs: ProcessPoolExecutor(jobs, FORK, executors._start_worker)
+    os.environ["BREGMAN_RESULTS"] = str(folder)
+    long_runs.experiment(epochs).run("smoke", jobs=jobs)
 
 
 @pytest.mark.parametrize(
@@ -127,19 +119,17 @@ def test_runs_that_were_killed_again_and_again_end_bit_for_bit(
     tmp_path, kills, jobs, epochs, request, figure
 ):
     """All processes at once, or the command alone, or one of its workers."""
-    long = request.node.get_closest_marker("attack")
-    with forked() if long else contextlib.nullcontext(start) as begin:
-        kill_again_and_again(tmp_path, kills, jobs, epochs, begin)
-    if long:
+    kill_again_and_again(tmp_path, kills, jobs, epochs)
+    if request.node.get_closest_marker("attack"):
         figure("kill -9", f"jobs: {jobs}", "kills, all runs bitwise equal", kills)
 
 
-def kill_again_and_again(tmp_path, kills, jobs, epochs, begin):
+def kill_again_and_again(tmp_path, kills, jobs, epochs):
     chance = random.Random(SEED)
     runs = tmp_path / "smoke" / "runs"
     hit = 0
     while hit < kills:
-        command = begin(tmp_path, epochs, jobs)
+        command = ForkedCommand(tmp_path, epochs, jobs)
         before = {path: path.stat().st_mtime_ns for path in checkpoints(tmp_path)}
 
         def at_work(before=before, command=command):
@@ -161,12 +151,11 @@ def kill_again_and_again(tmp_path, kills, jobs, epochs, begin):
             command.kill()
         else:
             os.killpg(command.pid, signal.SIGKILL)
-        command.communicate()
+        command.wait()
         hit += 1
     assert hit == kills, f"all was made after {hit} kills: more epochs are needed"
-    last = begin(tmp_path, epochs, jobs)
-    _, err = last.communicate()
-    assert last.returncode == 0, err
+    last = ForkedCommand(tmp_path, epochs, jobs)
+    assert last.wait() == 0
     wait_until(lambda: not alive(last.pid))
     assert len(list(runs.glob("*.json"))) == 4
     assert numbers(runs) == numbers(undisturbed(tmp_path / "undisturbed", epochs))
@@ -210,9 +199,7 @@ def kinds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Kind]:
         ),
         "mini set": Kind(
             mini,
-            lambda: data.mini_sum(
-                [part.numpy() for part in parts_of(data.load("mnist", mini=True))]
-            ),
+            lambda: data.mini_sum(parts_of(data.load("mnist", mini=True))),
             (DataError,),
         ),
         "paper's numbers": Kind(reference, lambda: tables.paper_reference().to_csv(), (DataError,)),

@@ -18,7 +18,7 @@ from bregman.suite.runs import RunStore
 from bregman.suite.stopping import GO_ON
 
 FOREVER = 1_000_000
-PATIENCE_S = 300
+PATIENCE_S = 600
 
 
 def start(folder: Path, epochs: int, jobs: int, *cluster: str) -> subprocess.Popen:
