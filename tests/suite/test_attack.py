@@ -111,7 +111,7 @@ def command(folder: Path, epochs: int, jobs: int) -> None:
     ("kills", "jobs", "epochs"),
     [
         (2, 2, 40),
-        pytest.param(40, 2, 150, marks=pytest.mark.attack),
+        pytest.param(40, 2, 60, marks=pytest.mark.attack),
         pytest.param(10, 1, 60, marks=pytest.mark.attack),
     ],
 )
