@@ -254,15 +254,16 @@ def minimize(
         The minimizer, of the problem's shape.
 
     Raises:
-        ValueError: weight or tol is not positive, or a shape does not fit.
+        ValueError: weight, tol or max_steps is not positive, or a shape does not fit.
         RuntimeError: the tolerance was not reached within max_steps.
     """
     checks.positive("weight", weight)
     checks.positive("tol", tol)
+    checks.positive("max_steps", max_steps)
     theta = _start(problem, theta0)
     tilt = torch.zeros_like(theta) if tilt is None else tilt
     problem.check(tilt, "tilt")
-    lipschitz = problem.lipschitz
+    lipschitz = problem.lipschitz or 1.0  # a loss without slope takes any step
     scale = max(
         float(torch.linalg.vector_norm(x))
         for x in (problem.grad(torch.zeros_like(theta)), tilt, lipschitz * theta)
