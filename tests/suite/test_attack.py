@@ -301,11 +301,12 @@ def stop(words: list[str], folder: Path, ready: Callable[[], Any]) -> float:
         begin = time.monotonic()
         os.killpg(command.pid, signal.SIGINT)
         _, err = command.communicate()
+        took = time.monotonic() - begin
     assert command.returncode == 130, err
     assert "Traceback" not in err
     assert GO_ON in err
     wait_until(lambda: not alive(command.pid))
-    return time.monotonic() - begin
+    return took
 
 
 def trained(path: Path) -> tuple[int, int, float]:

@@ -274,5 +274,6 @@ def test_bad_input() -> None:
 
 
 def test_a_loss_that_does_not_depend_on_theta_leaves_the_regularizer_alone() -> None:
-    problem = LeastSquares(torch.zeros(3, 4, dtype=torch.float64), torch.ones(3, dtype=torch.float64))
+    one = torch.ones(3, dtype=torch.float64)
+    problem = LeastSquares(0 * one[:, None], one)
     assert minimize(problem, L1(0.1)).count_nonzero() == 0
