@@ -2,12 +2,14 @@
 
 import os
 import sys
+import threading
 
 
 def main() -> None:
     """Run the command; say in one sentence what it lacks."""
     try:
         from bregman.suite.cli import app
+        from bregman.suite.workers.executors import InThread
     except ModuleNotFoundError as error:
         if str(error.name).startswith("bregman"):
             raise
@@ -20,9 +22,8 @@ def main() -> None:
     try:
         app()
     except SystemExit as end:
-        if end.code == 130:
-            # at once: to take the interpreter down takes seconds on a busy machine, and what is
-            # stopped in the middle of something long would bring it down with an abort
+        if end.code == 130 and any(t.name == InThread.NAME for t in threading.enumerate()):
+            # stopped in the middle of something long, whose result nobody waits for
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(130)

@@ -110,7 +110,8 @@ def _stored_summary(name: str, scale: str) -> pd.DataFrame:
         if not content.endswith("\n"):
             raise ValueError("it ends within a line")
         table = pd.read_csv(io.StringIO(content))
-        table[[*paper_reference(), "label", "seed", "epochs", "seconds"]]
+        named = [name for name in paper_reference() if name not in WIDTHS]
+        table[[*named, "label", "seed", "epochs", "seconds"]]
         _check_rows(table, path.with_name("history.csv"))
     except FileNotFoundError:
         return pd.DataFrame()
