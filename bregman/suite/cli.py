@@ -86,16 +86,17 @@ def run(
     that fails does not keep the others from being made; the exit code is 1 then.
     """
     with _clear_errors():
-        if scale not in SCALE_NAMES:
-            raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALE_NAMES)}")
+        _check_scale(scale)
         extra = dict(_parse(word) for word in parameter or [])
         if extra and not execute:
             raise ValueError("-p sets parameters of notebooks, and --no-notebooks executes none")
         chosen = _choose(names, execute)
-        labels = None if rows is None else [label.strip() for label in rows.split(",")]
         if execute:
             for path in chosen.values():
                 notebooks.check_parameters(path, ["scale", "seed", *extra])
+        chosen, rows_of = _what_there_is(chosen, bool(names), scale, rows)
+        for name, of_this in rows_of.items():
+            typer.echo(f"{name}: {EXPERIMENTS[name].forecast(scale, seed, of_this, seeds)}")
         failures = []
         for name, path in chosen.items():
             started = time.perf_counter()
@@ -104,7 +105,7 @@ def run(
             try:
                 if name in EXPERIMENTS:
                     results = EXPERIMENTS[name].run(
-                        scale, seed, device, jobs, labels, seeds, cluster, make=True
+                        scale, seed, device, jobs, rows_of[name], seeds, cluster, make=True
                     )
             except RunsFailedError as error:
                 failures.append(f"{name}: {error}")
@@ -131,6 +132,55 @@ def _choose(names: list[str] | None, execute: bool) -> dict[str, Path]:
     return {name: Path(name) for name in EXPERIMENTS if name in (names or EXPERIMENTS)}
 
 
+def _what_there_is(
+    chosen: dict[str, Path], named: bool, scale: str, wanted: str | None
+) -> tuple[dict[str, Path], dict[str, list[str] | None]]:
+    """The notebooks that have this scale and some of these rows, and the rows of each experiment.
+
+    What nobody named is left out with a line where it lacks them; what was named must have them.
+    """
+    lacking = [name for name, experiment in EXPERIMENTS.items() if scale not in experiment.scales]
+    if not named and lacking:
+        typer.echo(f"left out, as it has no scale {scale}: all but {_others(lacking)}")
+        chosen = {name: chosen[name] for name in EXPERIMENTS if name not in lacking}
+    if without := [name for name in chosen if name in lacking]:
+        allowed = ", ".join(EXPERIMENTS[without[0]].scales)
+        raise ValueError(f"{without[0]} has no scale {scale!r}, allowed: {allowed}")
+    known = {
+        name: [row.label for row in EXPERIMENTS[name].rows_at(scale)]
+        for name in chosen
+        if name in EXPERIMENTS
+    }
+    if wanted is None:
+        return chosen, dict.fromkeys(known)
+    labels = _labels(
+        wanted, list(dict.fromkeys(label for rows in known.values() for label in rows))
+    )
+    rows = {name: [label for label in labels if label in known[name]] for name in known}
+    if rest := [name for name, of_this in rows.items() if not of_this]:
+        typer.echo(f"left out, as they have none of these rows: {', '.join(rest)}")
+    chosen = {name: path for name, path in chosen.items() if name not in rest}
+    return chosen, {name: of_this for name, of_this in rows.items() if of_this}
+
+
+def _labels(wanted: str, known: list[str]) -> list[str]:
+    """The labels in a list with commas; labels have commas themselves."""
+    found = []
+    words = [word.strip() for word in wanted.split(",")]
+    while words:
+        starts = (", ".join(words[:n]) for n in range(len(words), 0, -1))
+        label = next((start for start in starts if start in known), None)
+        if label is None:
+            raise ValueError(f"unknown row {words[0]!r}, allowed: {'; '.join(known) or 'none'}")
+        found.append(label)
+        words = words[label.count(",") + 1 :]
+    return found
+
+
+def _others(names: list[str]) -> str:
+    return ", ".join(name for name in EXPERIMENTS if name not in names)
+
+
 @app.command()
 def figures(
     names: Annotated[list[str] | None, Argument(help="Notebooks; all if none.")] = None,
@@ -139,14 +189,24 @@ def figures(
 ) -> None:
     """Draw the figures and tables of stored runs anew, in minutes: no training, no Jupyter."""
     with _clear_errors():
-        for name, path in notebooks.find(names).items():
-            if name in EXPERIMENTS and scale not in EXPERIMENTS[name].scales:
-                continue
-            if name in EXPERIMENTS and (missing := EXPERIMENTS[name].missing(scale, seed)):
-                typer.echo(f"{path.stem}: left out, {missing} runs were not made yet")
+        _check_scale(scale)
+        chosen, rows_of = _what_there_is(notebooks.find(names), bool(names), scale, None)
+        left_out = []
+        for name, path in chosen.items():
+            if name in rows_of and (there := EXPERIMENTS[name].forecast(scale, seed)).missing:
+                command = f"bregman run {name} --scale {scale} --seed {seed} --no-notebooks"
+                typer.echo(f"{path.stem}: left out, {there}: {command}")
+                left_out.append(name)
                 continue
             redraw(path, scale, seed)
             typer.echo(f"{path.stem}: drawn")
+        if names and left_out:
+            raise ValueError(f"not drawn, as runs are missing: {', '.join(left_out)}")
+
+
+def _check_scale(scale: str) -> None:
+    if scale not in SCALE_NAMES:
+        raise ValueError(f"unknown scale {scale!r}, allowed: {', '.join(SCALE_NAMES)}")
 
 
 def _show(results: Results) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bregman.suite import cli, notebooks
 from bregman.suite.data import DataError
-from bregman.suite.experiments import get
+from bregman.suite.experiments import Experiment, get
 
 runner = CliRunner()
 
@@ -172,6 +172,69 @@ def test_seeds_choose_how_many(folder):
     assert call(*SMOKE, "--rows", "SGD", "--seeds", "2").exit_code == 0
     summary = pd.read_csv(folder / "results" / "smoke" / "mnist_comparison" / "summary.csv")
     assert summary[["label", "seed"]].values.tolist() == [["SGD", 0], ["SGD", 1]]
+
+
+def test_rows_are_chosen_by_labels_that_have_commas_themselves():
+    known = ["A", "A, b", "A, b, c", "d"]
+    assert cli._labels("A, b,d", known) == ["A, b", "d"]
+    assert cli._labels("A,b,c, A ,d", known) == ["A, b, c", "A", "d"]
+    with pytest.raises(ValueError, match="unknown row 'b', allowed: A; A, b; A, b, c; d"):
+        cli._labels("d, b", known)
+    for name, experiment in cli.EXPERIMENTS.items():
+        for scale in experiment.scales:
+            labels = list(dict.fromkeys(row.label for row in experiment.rows_at(scale)))
+            assert cli._labels(", ".join(labels), labels) == labels, name
+            assert all(cli._labels(label, labels) == [label] for label in labels), name
+
+
+def test_what_nobody_named_is_left_out_with_a_line(folder, monkeypatch):
+    monkeypatch.setattr(Experiment, "run", lambda *words, **options: None)
+    done = call("run", "--scale", "narrow", "--no-notebooks")
+    assert done.exit_code == 0
+    assert "left out, as it has no scale narrow: all but cifar10_resnet\n" in done.output
+    assert "cifar10_resnet: 0 of 6 runs are in the store; how long is unknown of 6" in done.output
+    done = call("run", "--scale", "smoke", "--no-notebooks", "--rows", "ProxGD (λ=1e-5, τ=0.3)")
+    assert done.exit_code == 0
+    assert "left out, as they have none of these rows: mnist_acceleration, " in done.output
+    assert "mnist_comparison: 0 of 1 runs are in the store" in done.output
+    done = call("run", "mnist_comparison", "--scale", "narrow")
+    assert done.exit_code == 1
+    assert "mnist_comparison has no scale 'narrow', allowed: smoke, quick, paper" in done.output
+    done = call("run", "mnist_comparison", "--scale", "smoke", "--rows", "SDG")
+    assert done.exit_code == 1
+    assert "unknown row 'SDG', allowed: SGD; LinBreg" in done.output
+    assert not list(folder.rglob("*.json"))
+
+
+def test_the_hours_are_told_before_the_first_run_begins(folder, monkeypatch):
+    assert call(*SMOKE, "--rows", "SGD").exit_code == 0
+    told = []
+    monkeypatch.setattr(Experiment, "run", lambda *words, **options: told.append("run"))
+    monkeypatch.setattr(cli.typer, "echo", lambda line, **options: told.append(line))
+    names = ["mnist_comparison", "mnist_acceleration"]
+    call("run", *names, "--scale", "smoke", "--no-notebooks", "--seeds", "2")
+    before = told[: told.index("run")]
+    assert len(before) == 3
+    assert before[0].startswith("mnist_comparison: 1 of ")
+    assert "the missing ones take about" in before[0]
+    assert before[1].startswith("mnist_acceleration: ")
+
+
+def test_figures_without_runs_are_not_drawn_and_the_command_is_named(folder):
+    done = call("figures", "mnist_comparison", "--scale", "smoke")
+    assert done.exit_code == 1
+    assert "05_mnist_comparison: left out, 0 of " in done.output
+    assert "bregman run mnist_comparison --scale smoke --seed 0 --no-notebooks" in done.output
+    assert "error: not drawn, as runs are missing: mnist_comparison" in done.output
+    for words, message in (
+        (["--scale", "big"], "unknown scale 'big', allowed: smoke, quick, narrow, paper"),
+        (["mnist_comparison", "--scale", "narrow"], "mnist_comparison has no scale 'narrow'"),
+        (["mnist_comparison", "--seed", "-1"], "seed must be from 0 to"),
+    ):
+        done = call("figures", *words)
+        assert done.exit_code == 1
+        assert f"error: {message}" in done.output
+    assert not (folder / "figures").exists()
 
 
 def test_without_notebooks_it_says_where_they_are(tmp_path, monkeypatch, folder):

@@ -306,5 +306,26 @@ def test_a_summary_that_is_cut_is_named(own_results, share):
     path.write_text(whole[: int(share * len(whole))])
     with pytest.raises(DataError, match=r"summary\.csv can't be read .* writes it anew from the"):
         experiments.stored_summaries("smoke")
+    path.write_text("\n".join(whole.splitlines()[:-1]) + "\n")
+    with pytest.raises(DataError, match=r"with seed 0 is in history\.csv alone"):
+        experiments.stored_summaries("smoke")
     path.unlink()
     assert experiments.stored_summaries("smoke").empty
+
+
+def test_what_there_is_to_do_is_told_before_it_is_done(own_results):
+    first = few().rows[0].label
+    assert few().forecast("paper") == (0, 6, 0, 6)
+    assert str(few().forecast("paper")) == (
+        "0 of 6 runs are in the store; how long is unknown of 6, whose like was not made yet"
+    )
+    made = few().run("paper", rows=[first], seeds=1, make=True)
+    hours = made.summary["seconds"].item() / 3600
+    there = few().forecast("paper")
+    assert there == (1, 5, pytest.approx(2 * hours), 3)
+    assert "the missing ones take about" in str(there)
+    assert few().forecast("paper", rows=[first]) == (1, 2, pytest.approx(2 * hours), 0)
+    assert few().forecast("paper", rows=[first], seeds=1) == (1, 0, 0, 0)
+    assert str(few().forecast("paper", rows=[first], seeds=1)) == "1 of 1 runs are in the store"
+    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
+        few().forecast("paper", seeds=0)

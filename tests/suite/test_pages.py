@@ -29,6 +29,8 @@ SETTINGS = (
     # the targets that were asked for, and the noise levels
     r"25, 10, 5 and 1 %|1 and 2 %|(with|From) \d %|and 1 % of them|\"Strong noise\" is 0\.3",
     r"say 0\.09 of the range",
+    # of the command, and of how it is attacked
+    r"--(seeds|jobs) \d|:8786|cifar10_\w+|exit code is 1 \(130|kill -9|NFS 4|400 times",
     # names and versions
     r"ResNet-18|ResNet18|CIFAR-10|SHA-256|bfloat16|float32|Python 3\.11|CC-BY 4\.0|l1|0?[89] and",
     r"23\(192\), 2022|arXiv[: ]\d{4}\.\d{5}|MALLOC_\w+=\d+",

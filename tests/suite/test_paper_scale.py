@@ -57,7 +57,7 @@ def test_every_stored_run_belongs_to_a_row_of_an_experiment_or_a_search():
 
 @pytest.mark.parametrize("experiment", STORED, ids=lambda experiment: experiment.name)
 def test_no_run_of_a_stored_table_has_to_be_made_again(experiment, store):
-    assert experiment.missing("paper") == 0
+    assert experiment.forecast("paper").missing == 0
 
 
 @pytest.mark.parametrize("experiment", STORED, ids=lambda experiment: experiment.name)

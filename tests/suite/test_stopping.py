@@ -18,7 +18,7 @@ from bregman.suite.runs import RunStore
 from bregman.suite.stopping import GO_ON
 
 FOREVER = 1_000_000
-PATIENCE_S = 300
+PATIENCE_S = 600
 
 
 def start(folder: Path, epochs: int, jobs: int, *cluster: str) -> subprocess.Popen:
@@ -37,8 +37,8 @@ def wait_until(holds) -> None:
         time.sleep(0.05)
 
 
-def checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("smoke/runs/*.ckpt"))
+def checkpoints(folder: Path, scale: str = "smoke") -> list[Path]:
+    return sorted(folder.glob(f"{scale}/runs/*.ckpt"))
 
 
 def alive(group: int) -> bool:
@@ -123,6 +123,30 @@ def test_a_cluster_makes_the_same_runs_and_stops_when_told(tmp_path):
     there = tmp_path / "finished" / "smoke" / "runs"
     assert {path.suffix for path in there.iterdir()} == {"", ".json"}
     assert numbers(there) == numbers(undisturbed(tmp_path / "here", 5))
+
+
+def test_a_cluster_survives_the_death_of_its_command_and_of_a_worker(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        command = start(tmp_path, 40, 1, address)
+        wait_until(lambda: len(checkpoints(tmp_path)) == 2)
+        os.killpg(command.pid, signal.SIGKILL)
+        command.communicate()
+        # what runs there may go on; the same command again makes the rest
+        command = start(tmp_path, 40, 1, address)
+        begun = tmp_path / "smoke" / "runs" / "begun"
+        wait_until(lambda: len(set(begun.read_text().split())) > 2)
+        with distributed.Client(address) as client:
+            (worker, *_) = client.run(os.getpid).values()
+        os.kill(worker, signal.SIGKILL)
+        _, err = command.communicate(timeout=PATIENCE_S)
+        assert command.returncode == 0, err
+    there = tmp_path / "smoke" / "runs"
+    assert {path.suffix for path in there.iterdir()} == {"", ".json"}
+    assert numbers(there) == numbers(undisturbed(tmp_path / "here", 40))
 
 
 def undisturbed(folder: Path, epochs: int) -> Path:

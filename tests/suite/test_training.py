@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
-from bregman import L1, AdaBreg, LinBreg, param_groups, sparse_init_
+from bregman import L1, AdaBreg, LinBreg, Multilevel, param_groups, sparse_init_
 from bregman.suite import stopping
 from bregman.suite.checkpoints import Checkpoint, CheckpointError
 from bregman.suite.models import MLP
@@ -159,6 +159,32 @@ def test_a_run_that_was_killed_within_an_epoch_ends_like_an_uninterrupted_one(
     positions = [(start["epoch"], start["batch"]) for start in result.starts]
     assert positions == [(1, 0), (1 + stop // 7, stop % 7)]
     assert all(start["threads"] == torch.get_num_threads() for start in result.starts)
+
+
+@pytest.mark.parametrize("optimizer", [LinBreg, AdaBreg])
+@pytest.mark.parametrize("frozen_steps", [1, 4, 9])
+@pytest.mark.parametrize("after", [2, 5, 8, 11, 17])
+def test_a_stop_in_the_middle_of_a_cycle_goes_on_bit_for_bit(
+    tmp_path, optimizer, frozen_steps, after
+):
+    """What asks whether to stop is asked between batches, and in each evaluation."""
+
+    def setup(seed=0):
+        made = Setup(optimizer, seed=seed)
+        return made, Multilevel(made.model, made.optimizer, frozen_steps)
+
+    whole, _ = setup()
+    expected = whole.fit()
+    asked = itertools.count()
+    often = {"checkpoint": tmp_path / "run.ckpt", "checkpoint_seconds": 0.0}
+    told, cycle = setup()
+    with stopping.stopped_by(lambda: next(asked) >= after), pytest.raises(Stopped):
+        told.fit(**often)
+    assert cycle.missed > 0 or frozen_steps < 9, "in the middle of a cycle"
+    resumed, _ = setup(seed=99)
+    result = resumed.fit(**often)
+    assert result.history == expected.history
+    assert torch.equal(resumed.weights(), whole.weights())
 
 
 def test_the_test_set_is_measured_in_the_last_ten_epochs_and_changes_nothing():

@@ -1,6 +1,7 @@
 """The experiments of section 4: one file each, with its runs at each scale in one table."""
 
 import io
+from pathlib import Path
 
 import pandas as pd
 
@@ -90,6 +91,18 @@ def stored_summaries(scale: str) -> pd.DataFrame:
     return summary[~summary.drop(columns="label").duplicated()]
 
 
+def _check_rows(summary: pd.DataFrame, beside: Path) -> None:
+    """A table that was cut at a line end reads well, but the one beside it knows more runs."""
+    if beside.exists():
+        curves = pd.read_csv(beside, usecols=["run", "seed"])
+        lacking = set(zip(curves["run"], curves["seed"], strict=True)) - set(
+            zip(summary["label"], summary["seed"], strict=True)
+        )
+        if lacking:
+            label, seed = min(lacking)
+            raise ValueError(f"{label!r} with seed {seed} is in {beside.name} alone")
+
+
 def _stored_summary(name: str, scale: str) -> pd.DataFrame:
     path = results_dir() / scale / name / "summary.csv"
     try:
@@ -97,8 +110,9 @@ def _stored_summary(name: str, scale: str) -> pd.DataFrame:
         if not content.endswith("\n"):
             raise ValueError("it ends within a line")
         table = pd.read_csv(io.StringIO(content))
-        measured = paper_reference().columns.difference(WIDTHS, sort=False)
-        table[[*measured, "label", "seed", "epochs", "seconds"]]
+        named = [name for name in paper_reference() if name not in WIDTHS]
+        table[[*named, "label", "seed", "epochs", "seconds"]]
+        _check_rows(table, path.with_name("history.csv"))
     except FileNotFoundError:
         return pd.DataFrame()
     except (OSError, ValueError, KeyError) as error:  # pandas' own are ValueErrors

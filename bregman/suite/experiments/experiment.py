@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bregman.suite.data import ensure
-from bregman.suite.experiments.missing import missing_table
+from bregman.suite.experiments.missing import Forecast, forecast, missing_table
 from bregman.suite.experiments.recipe import train
 from bregman.suite.experiments.tables import MEASURED, Results
 from bregman.suite.paths import replacing, results_dir
@@ -179,28 +179,14 @@ class Experiment:
             RunsFailedError: runs failed; the tables of the others are written.
             Stopped: Ctrl-C, a notebook's stop button or SIGTERM.
         """
-        meaning = self.scale(scale)
-        known = [row.label for row in self.rows_at(scale)]
-        if unknown := set(known if rows is None else rows).difference(known):
-            raise ValueError(
-                f"unknown row {min(unknown)!r} of {self.name} at scale {scale}, "
-                f"allowed: {', '.join(known)}"
-            )
-        for name, value in (("jobs", jobs), ("seeds", seeds)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 <= seed <= LARGEST_SEED - (seeds or meaning.seeds):
-            raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
+        if jobs is not None and jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        asked = [config for *_, config in self._asked(scale, seed, rows, seeds)]
         store = RunStore(results_dir() / scale / "runs")
         planned = self._planned(scale, seed, seeds)
         failures: list[str] = []
         make = scale in MADE_IN_NOTEBOOKS if make is None else make
         if make:
-            asked = [
-                config
-                for row, of_row, config in planned
-                if (rows is None or row.label in rows) and of_row < seed + (seeds or meaning.seeds)
-            ]
             failures = self._make(store, scale, asked, device, jobs, cluster)
         results = self._tables(store, scale, planned)
         if not make and len(results.missing):
@@ -280,15 +266,48 @@ class Experiment:
         table = table[[*table.columns.difference(settings, sort=False), *settings]]
         return table.astype(dict.fromkeys(MEASURED, float))
 
-    def missing(self, scale: str, seed: int = 0) -> int:
-        """How many of the runs at a scale are not in the store.
+    def forecast(
+        self,
+        scale: str,
+        seed: int = 0,
+        rows: Collection[str] | None = None,
+        seeds: int | None = None,
+    ) -> Forecast:
+        """What is in the store, and how long it takes to make the rest; as for ``run``.
 
         Raises:
-            ValueError: an unknown scale.
+            ValueError: an unknown scale or row; seeds < 1; a seed out of range.
+            RunStoreError: the results folder can't be written, or a stored run can't be read.
         """
+        asked = self._asked(scale, seed, rows, seeds)
         store = RunStore(results_dir() / scale / "runs")
-        configs = {config for *_, config in self._planned(scale, seed)}
-        return sum(store.get(config) is None for config in configs)
+        every = {config for *_, config in self._planned(scale, seed, seeds)}
+        runs = {config: run for config in every if (run := store.get(config)) is not None}
+        table = missing_table(
+            self.name, scale, [(row.label, config) for row, _, config in asked], runs
+        )
+        return forecast(table, {config for *_, config in asked}, runs)
+
+    def _asked(
+        self, scale: str, seed: int, rows: Collection[str] | None, seeds: int | None
+    ) -> list[tuple[Row, int, Any]]:
+        """Those of the planned runs that were asked for."""
+        meaning = self.scale(scale)
+        known = [row.label for row in self.rows_at(scale)]
+        if unknown := set(known if rows is None else rows).difference(known):
+            raise ValueError(
+                f"unknown row {min(unknown)!r} of {self.name} at scale {scale}, "
+                f"allowed: {', '.join(known)}"
+            )
+        if seeds is not None and seeds < 1:
+            raise ValueError(f"seeds must be at least 1, got {seeds}")
+        if not 0 <= seed <= LARGEST_SEED - (seeds or meaning.seeds):
+            raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
+        return [
+            (row, of_row, config)
+            for row, of_row, config in self._planned(scale, seed, seeds)
+            if (rows is None or row.label in rows) and of_row < seed + (seeds or meaning.seeds)
+        ]
 
     def _planned(
         self, scale: str, seed: int, seeds: int | None = None

@@ -1,11 +1,54 @@
 """What was not run yet: a table with the hours that it takes, and the command that makes it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from bregman.suite.runs import Run, plain
+
+
+class Forecast(NamedTuple):
+    """What there is to do until all runs of a table are made.
+
+    Attributes:
+        stored: how many runs are made.
+        missing: how many are not.
+        hours: of the missing ones on one core, of which the length is known.
+        unknown: missing runs whose like was not made yet, with any seed.
+    """
+
+    stored: int
+    missing: int
+    hours: float
+    unknown: int
+
+    def __str__(self) -> str:
+        """In words, for one who is about to start them."""
+        words = f"{self.stored} of {self.stored + self.missing} runs are in the store"
+        if self.missing > self.unknown:
+            words += f"; the missing ones take about {self.hours:.2g} hours of one core"
+        if self.unknown:
+            more = " more" if self.missing > self.unknown else ""
+            words += f"; how long{more} is unknown of {self.unknown}, whose like was not made yet"
+        return words
+
+
+def forecast(table: pd.DataFrame, planned: Collection[Any], stored: Collection[Any]) -> Forecast:
+    """What there is to do.
+
+    Args:
+        table: of what is missing.
+        planned: the configs of all runs that are asked for, each once.
+        stored: those that were made.
+    """
+    known = table["hours"].notna()
+    return Forecast(
+        stored=sum(config in stored for config in planned),
+        missing=int(table["seeds"].sum()),
+        hours=float(table["hours"][known].sum()),
+        unknown=int(table["seeds"][~known].sum()),
+    )
 
 
 def missing_table(

@@ -4,7 +4,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bregman.suite import notebooks
-from bregman.suite.pages import log, measured, speed, tables
+from bregman.suite.pages import attacks, log, measured, speed, tables
 from bregman.suite.paths import ROOT
 
 TEMPLATES = ROOT / "docs" / "templates"
@@ -14,6 +14,7 @@ PAGES = {
     "docs/results.md": "results.md",
     "docs/performance.md": "performance.md",
     "docs/runs.md": "runs.md",
+    "docs/running.md": "running.md",
 }
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
          "eleven", "twelve")  # fmt: skip
@@ -35,7 +36,7 @@ def titles() -> dict[str, tuple[str, str]]:
 
 def other_pages() -> dict[str, str]:
     """From the file to the heading of the pages under docs/ that README does not name itself."""
-    named = {"architecture.md", "glossary.md", *(page.removeprefix("docs/") for page in PAGES)}
+    named = {"architecture.md", "glossary.md", "results.md", "performance.md", "runs.md"}
     paths = (path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named)
     return {path.name: path.read_text().splitlines()[0].lstrip("# ") for path in paths}
 
@@ -67,6 +68,7 @@ def render(page: str) -> str:
         tables=tables,
         speed=speed,
         log=log,
+        attacks=attacks,
         notebooks=titles(),
         other_pages=other_pages(),
     )

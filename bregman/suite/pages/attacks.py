@@ -1,0 +1,51 @@
+"""How long the large runs take, and what attacks on the store of runs measured."""
+
+import pandas as pd
+
+from bregman.suite.experiments import EXPERIMENTS
+from bregman.suite.pages.measured import Sample, exists, markdown, number, summary
+from bregman.suite.pages.speed import timings
+from bregman.suite.workers.executors import GRACE_S
+
+__all__ = ["GRACE_S", "figures", "hours", "load"]
+
+
+def figures(benchmark: str, case: str, metric: str, digits: int = 1) -> Sample:
+    """What ``make attack`` measured, once for every try.
+
+    Raises:
+        KeyError: it did not measure that.
+    """
+    table = timings("attack")
+    found = table.query("benchmark == @benchmark and case == @case and metric == @metric")
+    if found.empty:
+        raise KeyError(f"make attack did not measure {metric!r} of {benchmark}, {case}")
+    return Sample(tuple(found["value"]), digits)
+
+
+def load() -> Sample:
+    """How many processes there were in line for each CPU meanwhile."""
+    return Sample(tuple(timings("attack")["processes in line per CPU"]), 0)
+
+
+def hours() -> str:
+    """Of each experiment at the large scales, from the stored runs."""
+    lines = []
+    for name, experiment in EXPERIMENTS.items():
+        for scale in ("narrow", "paper"):
+            if scale not in experiment.scales:
+                continue
+            runs = pd.Series(dtype=float)
+            if exists(name, scale):
+                # a run that stands in several rows counts once
+                table = summary(name, scale).table.drop_duplicates(["seconds", "seed"])
+                runs = table["seconds"] / 3600
+            lines.append({
+                "experiment": name,
+                "scale": scale,
+                "runs": len(runs),
+                "hours": number(runs.sum(), 1),
+                "longest run [h]": number(runs.max(), 2),
+                "missing": experiment.forecast(scale).missing,
+            })  # fmt: skip
+    return markdown(lines)
