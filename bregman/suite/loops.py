@@ -146,7 +146,7 @@ def ddp(seed: int, frozen_steps: int = 0) -> list[Tensor]:
     optimizer = linbreg(model)
     if frozen_steps:
         Multilevel(model, optimizer, frozen_steps)
-    mine = DistributedSampler(data, shuffle=False)
+    mine: Any = DistributedSampler(data, shuffle=False)
     loader = DataLoader(data, BATCH // get_world_size(), sampler=mine)
     train(DistributedDataParallel(model), optimizer, loader, EPOCHS)
     return [*model.state_dict().values()]
@@ -163,7 +163,7 @@ def fsdp(seed: int) -> list[Tensor]:
         fully_shard(part)
     # of the sharded parameters, so it is made after them
     optimizer = adabreg(model)
-    mine = DistributedSampler(data, shuffle=False)
+    mine: Any = DistributedSampler(data, shuffle=False)
     train(model, optimizer, DataLoader(data, BATCH // get_world_size(), sampler=mine), EPOCHS)
     return [value.full_tensor() for value in model.state_dict().values()]
 

@@ -23,7 +23,7 @@ from bregman.suite.experiments.recipe import train
 from bregman.suite.models import Autoencoder
 from bregman.suite.plots import denoising_autoencoder as figures
 from bregman.suite.runs import Outcome, RunStore
-from bregman.suite.training import Training
+from bregman.suite.training import Record, Training
 
 TINY = Scale(epochs=2, mini=True, train_size=640)
 ADABREG = {"optimizer": "AdaBreg", "lr": 1e-3, "lam": denoising.LAM}
@@ -182,7 +182,7 @@ def test_rows_may_limit_their_seeds(tmp_path, monkeypatch):
 
     def pretend(config, *rest):
         made.append((config.optimizer, config.seed))
-        return Outcome(Training(), {"ssim": 0.5})
+        return Outcome(Training([Record(1, "train", "loss", 0.1)]), {"ssim": 0.5})
 
     experiment = dataclasses.replace(
         denoising.EXPERIMENT,

@@ -269,11 +269,3 @@ def test_bad_input() -> None:
             make()
     with pytest.raises(RuntimeError, match="not reached within 3 steps"):
         minimize(SENSING, L1(0.01), max_steps=3)
-    with pytest.raises(ValueError, match="max_steps must be positive"):
-        minimize(SENSING, L1(0.01), max_steps=0)
-
-
-def test_a_loss_that_does_not_depend_on_theta_leaves_the_regularizer_alone() -> None:
-    one = torch.ones(3, dtype=torch.float64)
-    problem = LeastSquares(0 * one[:, None], one)
-    assert minimize(problem, L1(0.1)).count_nonzero() == 0
