@@ -69,7 +69,7 @@ def test_the_form_of_a_notebook(name):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     findings = ("assert ", "confirm(")
     assert any(word in cell.source for cell in code for word in findings), "findings are asserted"
-    assert name == "start" or "Exercises" in "".join(cell.source for cell in notebook.cells)
+    assert name == "start" or "Exercise" in "".join(cell.source for cell in notebook.cells)
     for count, cell in enumerate(code, start=1):
         assert cell.execution_count == count, "stored executed, from top to bottom"
         assert not any(o.output_type == "error" for o in cell.outputs)
