@@ -117,11 +117,12 @@ def test_the_findings_of_a_notebook_hold_for_the_stored_runs(name, store, monkey
 def test_figures_whose_runs_are_missing_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
     done = CliRunner().invoke(app, ["figures", "cifar10_resnet", "--scale", "narrow"])
-    assert done.exit_code == 0
-    assert "08_cifar10_resnet: left out, 6 runs were not made yet" in done.output
-    # an experiment without that scale has nothing to draw there
+    assert done.exit_code == 1
+    assert "08_cifar10_resnet: left out, 0 of 6 runs are in the store" in done.output
+    assert "bregman run cifar10_resnet --scale narrow" in done.output
     done = CliRunner().invoke(app, ["figures", "mnist_comparison", "--scale", "narrow"])
-    assert (done.exit_code, done.output) == (0, "")
+    assert done.exit_code == 1
+    assert "mnist_comparison has no scale 'narrow', allowed: smoke, quick, paper" in done.output
 
 
 def test_a_failing_cell_is_named(store):
