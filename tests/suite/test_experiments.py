@@ -112,6 +112,13 @@ def test_another_seed_gives_other_numbers_and_the_same_seed_the_same(smoke, tmp_
     assert not first.equals(other)
 
 
+def test_a_run_is_made_where_the_flags_of_torch_are_locked(tmp_path, monkeypatch):
+    """As they are once torch.testing's classes for tests have been imported."""
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    torch.backends.disable_global_flags()
+    assert len(experiments.get("mnist_acceleration").run("smoke").history)
+
+
 def test_configs_make_the_optimizers_that_they_name():
     from bregman.suite.models import MLP
 

@@ -202,9 +202,9 @@ def train(
         checkpoint: as for ``fit``.
         on_epoch: likewise.
     """
+    cudnn = torch.backends.cudnn
     # convolutions on a GPU repeat bit for bit only when they are told to
-    before, torch.backends.cudnn.deterministic = torch.backends.cudnn.deterministic, True
-    try:
+    with cudnn.flags(cudnn.enabled, deterministic=True, allow_tf32=cudnn.allow_tf32):
         parts = config.make_parts(device)
         training = fit(
             parts.model,
@@ -230,8 +230,6 @@ def train(
             on_epoch=on_epoch,
         )
         return Outcome(training, config.results(parts, training), config.arrays(parts))
-    finally:
-        torch.backends.cudnn.deterministic = before
 
 
 def steps_per_epoch(config: Recipe, task: Task) -> int:
