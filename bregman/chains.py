@@ -1,6 +1,8 @@
 """Layers that follow one another, so that a neuron or filter of one is a feature of the next."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import nn
@@ -57,6 +59,29 @@ def feeds(
     # weights of grouped convolutions have fewer inputs
     both = type(first) is type(second) and not (flat and type(first) is not nn.Linear)
     return both and taken == given and getattr(second, "groups", 1) == 1
+
+
+def links(model: nn.Module) -> dict[Any, tuple[Any, list[nn.Module]]]:
+    """For a layer of a chain the one in front of it, and the modules between the two.
+
+    Only where a neuron or filter of the one is a feature of the other, or several in a row, and
+    stays a constant if it is one.
+    """
+    modules = list(chain(model))
+    often = Counter(modules)
+    found: dict[Any, tuple[Any, list[nn.Module]]] = {}
+    weighted = [i for i, module in enumerate(modules) if type(module) in LAYERS]
+    for a, b in pairwise(weighted):
+        first, *between, second = modules[a : b + 1]
+        # at the rim a padded constant is none
+        padding = getattr(second, "padding", "valid")
+        padded = padding != "valid" and any(padding)
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (first, second))
+        once = often[first] == often[second] == 1
+        as_they_are = not (padded or hooked or any(map(altered, between)))
+        if once and as_they_are and feeds(first, between, second):
+            found[second] = first, between
+    return found
 
 
 def altered(module: nn.Module) -> str | None:
