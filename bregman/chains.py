@@ -1,10 +1,11 @@
 """Layers that follow one another, so that a neuron or filter of one is a feature of the next."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -84,9 +85,38 @@ def links(model: nn.Module) -> dict[Any, tuple[Any, list[nn.Module]]]:
     return found
 
 
+class Call:
+    """Whether a model is being called, by the hooks of it that these methods are.
+
+    They change nothing, so for ``altered`` they are not there.
+
+    Args:
+        begin: is called first.
+    """
+
+    def __init__(self, begin: Callable[[], object] = bool) -> None:
+        self.begin, self.inside = begin, False
+
+    # a compiler traces neither: what they do is not to be replayed
+    @torch._disable_dynamo
+    def enter(self, *_: object) -> None:
+        self.begin()
+        self.inside = True
+
+    @torch._disable_dynamo
+    def leave(self, *_: object) -> None:
+        self.inside = False
+
+    def __reduce__(self) -> tuple[type["Call"], tuple[()]]:
+        # a copy of the model is in no cycle
+        return Call, ()
+
+
 def altered(module: nn.Module) -> str | None:
     """What makes a module compute something else than its type says; None if nothing does."""
     for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+        if isinstance(getattr(hook, "__self__", None), Call):
+            continue
         return f"a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}"
     if parametrize.is_parametrized(module):
         return "a parametrization"

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from bregman import L1, ElasticNet, GroupL12, NonNegative, Nuclear, SparseGroup, Zero
-from bregman.chains import links
+from bregman.chains import Call, links
 from bregman.multilevel.restriction import Restriction
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, missing, nonzero_entries
 from bregman.multilevel.trained import blocks, support_of
-from bregman.multilevel.ways import Call, Csr, Gathered, Masked, way_of
+from bregman.multilevel.ways import Csr, Gathered, Masked, way_of
 from bregman.suite.models import MLP, ConvNet, ResNet18
 
 # ---------------------------------------------------------------------------------------------

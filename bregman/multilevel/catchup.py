@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from bregman.multilevel.supports import Grid, RestingGrid, Support
+from bregman.multilevel.restriction import Restriction
+from bregman.multilevel.supports import Grid, RestingGrid
 from bregman.regularizers import Zero
 
 
@@ -36,23 +36,18 @@ def paces(
 
 @contextmanager
 def caught_up(
-    p: Tensor,
-    state: dict[str, Any],
-    group: dict[str, Any],
-    support: Support,
-    times: float,
-    stride: float,
+    held: Restriction, state: dict[str, Any], group: dict[str, Any], times: float, stride: float
 ) -> Iterator[None]:
     """Around a full step that moves v by a stride everywhere: then v, theta and momentum are right.
 
     Args:
-        p: the parameter.
-        state: of it.
+        held: what moved of the parameter in the frozen steps.
+        state: of the parameter.
         group: of the optimizer.
-        support: what moved in the frozen steps.
         times: how many steps this one counts for where v waited.
         stride: by how many steps v moves.
     """
+    p, support = held.full, held.support
     v, delta, reg = state["subgrad"], group["delta"], group["reg"]
     # on the support this is one step; of what rests there the moments have seen fewer
     blocks, parts = support, [(support, stride)]

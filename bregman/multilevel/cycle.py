@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bregman.chains import Call
 from bregman.layers import weight_layers
 from bregman.multilevel.catchup import caught_up, paces
 from bregman.multilevel.restriction import Restriction, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
 from bregman.multilevel.trained import blocks, supports
-from bregman.multilevel.ways import PATHS, Call, Gathered, Sparse, choose
+from bregman.multilevel.ways import PATHS, Gathered, Sparse, choose
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import GroupL12, Regularizer, Zero
 
@@ -183,7 +184,7 @@ class Multilevel:
                     missed = held.missed if self.catch_up else 0
                     count, pace = paces(group, state, missed, self._skipped[p])
                     if pace != 1:
-                        around = caught_up(p, state, group, held.support, count, pace)
+                        around = caught_up(held, state, group, count, pace)
                         self._full_step.enter_context(around)
                 by_pace[pace].append(p)
             for pace, params in by_pace.items():

@@ -8,7 +8,7 @@ up to date. See docs/multilevel.md.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,13 +65,12 @@ class Restricted(Tensor):
             product = args[1].restriction.product(func, *args, **kwargs)
             if product is not None:
                 return product
-        with ExitStack() as acts:
-            if func not in _METADATA:
-                for tensor in tree_leaves((args, kwargs)):
-                    if isinstance(tensor, Restricted):
-                        acts.enter_context(tensor.restriction.act(func))
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
+        if func not in _METADATA:
+            for tensor in tree_leaves((args, kwargs)):
+                if isinstance(tensor, Restricted):
+                    tensor.restriction.prepare_for(func)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
@@ -115,35 +114,37 @@ class Restriction:
 
     def __init__(self, full: Tensor, support: Support, way: Any, end: Callable[[], None]) -> None:
         self.full, self.support, self.way, self.end = full, support, way, end
-        # the parameter and its states: the tensor, an alias of it for our own use, and its part
-        self._held: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-        self._hold("theta", full)
-        _, self.whole, self.part = self._held["theta"]
+        self.whole, self.part = self._hold(full, "theta")
+        # by name the tensor, and as above
+        self._states: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self.gradient: Tensor | None = None
         self.frozen, self.missed = True, 0
         # whether parts moved on and whole tensors did not; somebody saw these since
         self._ahead = self._looked = False
         # what may have happened to the parameter
         self._version = self.whole._version
-        self._acting = self._leaked = self._edited = False
+        self._leaked = self._edited = False
+        # whether autograd hands gradients to somebody else
+        self._asked = False
         # after a state was loaded, since weights may be loaded later
         self._reread = False
 
-    def _hold(self, key: str, tensor: Tensor) -> None:
+    def _hold(self, tensor: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Restrict a tensor: gives an alias of it for our own use, and its part."""
         whole = tensor.detach()
         part = self.support.restrict(whole)
         # of the second moments anything but zero would do, beside a first one of zero
-        if isinstance(self.support, RestingGrid) and key in {"theta", "subgrad", "exp_avg_sq"}:
+        if isinstance(self.support, RestingGrid) and name in {"theta", "subgrad", "exp_avg_sq"}:
             self.support.measure(part, whole)
-        self._held[key] = tensor, whole, part
         tensor.__class__ = RestrictedParameter if tensor is self.full else Restricted
         tensor.restriction = self  # type: ignore[attr-defined]
+        return whole, part
 
     def release(self) -> None:
         """Make the tensors ordinary ones, up to date."""
         self.collect_gradient()
         self.show()
-        for tensor, _, _ in self._held.values():
+        for tensor in (self.full, *(tensor for tensor, _, _ in self._states.values())):
             del tensor.restriction  # type: ignore[attr-defined]
             tensor.__class__ = nn.Parameter if tensor is self.full else Tensor
 
@@ -154,15 +155,15 @@ class Restriction:
         self._edited |= self.whole._version != self._version
         if self._ahead:
             with plain():
-                for _, whole, part in self._held.values():
+                self.support.prolong(self.part, self.whole)
+                for _, whole, part in self._states.values():
                     self.support.prolong(part, whole)
                 if isinstance(self.support, RestingGrid):
                     self.support.stretch(self.part, self.whole)
         self._ahead, self._looked, self._version = False, True, self.whole._version
 
-    @contextmanager
-    def act(self, func: Callable[..., Any]) -> Iterator[None]:
-        """Around what somebody does to one of them."""
+    def prepare_for(self, func: Callable[..., Any]) -> None:
+        """Before somebody does this to one of them."""
         if func in _GET_GRAD:
             self.collect_gradient()
         elif getattr(func, "__self__", None) is Tensor.grad:
@@ -173,11 +174,7 @@ class Restriction:
         else:
             self.show()
         self._leaked |= func in _ALIASES
-        before, self._acting = self._acting, True
-        try:
-            yield
-        finally:
-            self._acting = before
+        self._asked |= func in {torch.autograd.grad, torch.autograd.backward}
 
     def disturbed(self) -> bool:
         """Whether somebody changed the weight since its last step."""
@@ -223,7 +220,7 @@ class Restriction:
         """Take the gradient of the part, or give that of the whole parameter to autograd."""
         hooks = self.full._backward_hooks or self.full._post_accumulate_grad_hooks
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self._acting or torch.is_grad_enabled() or hooks or distributed:
+        if self._asked or torch.is_grad_enabled() or hooks or distributed:
             return self.support.spread(gradient, torch.zeros_like(self.whole))
         if gradient.stride() != self.part.stride():
             gradient = torch.empty_like(self.part).copy_(gradient)
@@ -251,7 +248,7 @@ class Restriction:
             That of the part.
         """
         if self._looked:
-            for _, whole, part in self._held.values():
+            for _, whole, part in self._states.values():
                 self.support.renew(part, whole)
         gradient = self.gradient
         if self.full.grad is not None:
@@ -259,13 +256,14 @@ class Restriction:
             gradient = asked if gradient is None else asked + gradient
         self.part.grad = gradient
         self.missed += gradient is not None
-        self._ahead, self._looked = self._ahead or gradient is not None, False
+        self._ahead |= gradient is not None
+        self._looked = self._asked = False
         parts = dict(state)
         for key, value in state.items():
             if value.dim():
-                if key not in self._held or self._held[key][0] is not value:
-                    self._hold(key, value)
-                parts[key] = self._held[key][2]
+                if key not in self._states or self._states[key][0] is not value:
+                    self._states[key] = value, *self._hold(value, key)
+                parts[key] = self._states[key][2]
         return parts
 
     def take_back(self, state: dict[str, Tensor], parts: dict[str, Tensor]) -> None:

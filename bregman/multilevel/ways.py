@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bregman.chains import ELEMENTWISE, links
+from bregman.chains import ELEMENTWISE, Call, links
 from bregman.layers import weight_layers
 from bregman.multilevel.restriction import RestrictedParameter, whole
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support, missing
@@ -178,31 +178,6 @@ def _starts(index: Tensor, size: int) -> Tensor:
     starts = torch.zeros(size + 1, dtype=torch.int32)
     starts[1:] = torch.bincount(index, minlength=size).cumsum(0)
     return starts
-
-
-class Call:
-    """Whether the model is being called, by the hooks of it that these methods are.
-
-    Args:
-        begin: is called first.
-    """
-
-    def __init__(self, begin: Callable[[], object] = bool) -> None:
-        self.begin, self.inside = begin, False
-
-    # a compiler traces neither: what they do is not to be replayed
-    @torch._disable_dynamo
-    def enter(self, *_: object) -> None:
-        self.begin()
-        self.inside = True
-
-    @torch._disable_dynamo
-    def leave(self, *_: object) -> None:
-        self.inside = False
-
-    def __reduce__(self) -> tuple[type["Call"], tuple[()]]:
-        # a copy of the model is in no cycle
-        return Call, ()
 
 
 class Gathered(Sparse):
