@@ -332,21 +332,20 @@ def choose(
 def way_of(layer: Layer, support: Support, path: str) -> tuple[Masked, str]:
     """The way of a layer, and why it is this one."""
     weight = layer.weight
-    if isinstance(support, Grid):
-        if path in ("auto", "gathered"):
-            return Gathered(layer, support), "gathered"
-    elif isinstance(layer, nn.Linear) and support.index.dim() == 1 and path in ("auto", "csr"):
-        small = weight.numel() < CSR_ENTRIES
-        if weight.is_cpu and weight.dtype in (torch.float32, torch.float64):
-            if path == "csr" or (
-                not small and support.index.numel() <= CSR_DENSITY * weight.numel()
-            ):
-                return Csr(weight, support), "csr"
-            why = f"csr pays from {CSR_ENTRIES:,} entries on, up to a density of {CSR_DENSITY:g}"
-            return Masked(weight, support), f"masked: {why}"
-    why = (
-        ""
-        if path == "masked"
-        else f": {path} has nothing for {type(layer).__name__} with this regularizer"
-    )
-    return Masked(weight, support), f"masked{why}"
+    if path == "masked":
+        return Masked(weight, support), "masked"
+    if isinstance(support, Grid) and path != "csr":
+        return Gathered(layer, support), "gathered"
+    if isinstance(support, Entries) and path != "gathered" and _fits_csr(layer, support):
+        density = support.index.numel() / max(weight.numel(), 1)
+        if path == "csr" or (weight.numel() >= CSR_ENTRIES and density <= CSR_DENSITY):
+            return Csr(weight, support), "csr"
+        why = f"csr pays from {CSR_ENTRIES:,} entries on, up to a density of {CSR_DENSITY:g}"
+    else:
+        why = f"{path} has nothing for {type(layer).__name__} with this regularizer"
+    return Masked(weight, support), f"masked: {why}"
+
+
+def _fits_csr(layer: Layer, support: Entries) -> bool:
+    on_cpu = layer.weight.is_cpu and layer.weight.dtype in (torch.float32, torch.float64)
+    return on_cpu and isinstance(layer, nn.Linear) and support.index.dim() == 1
