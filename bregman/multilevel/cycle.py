@@ -109,7 +109,8 @@ class Multilevel:
 
         Regularized parameters of other modules, which are never frozen, are there by their names.
         """
-        return dict(self._reasons)
+        names = [name for name, _ in self.model.named_modules()]
+        return {n: self._reasons[n] for n in (*names, *self._reasons) if n in self._reasons}
 
     @property
     def trained(self) -> dict[str, int]:
