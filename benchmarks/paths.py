@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bregman.multilevel.supports import nonzero_entries
-from bregman.multilevel.ways import Csr, Masked, Way
+from bregman.multilevel.ways import Csr, Masked
 from bregman.suite.provenance import environment
 
 SHAPES = [(64, 64), (200, 784), (1024, 1024), (2048, 2048), (4096, 1024)]
@@ -28,7 +28,7 @@ BATCHES = [1, 16, 128, 512]
 DENSITIES = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3]
 
 
-def step(way: Way, x: Tensor, part: Tensor, gradient: Tensor) -> None:
+def step(way: Masked, x: Tensor, part: Tensor, gradient: Tensor) -> None:
     """Forward and backward pass."""
     y = way(F.linear, x, part, None)
     torch.autograd.grad(y, (x, part), gradient)
@@ -43,7 +43,7 @@ def compare(shape: tuple[int, int], batch: int, density: float, threads: int) ->
     part = support.restrict(weight).requires_grad_()
     x = torch.randn(batch, shape[1], generator=generator).requires_grad_()
     gradient = torch.randn(batch, shape[0], generator=generator)
-    ways: dict[str, Way] = {"csr": Csr(weight, support), "masked": Masked(weight, support)}
+    ways: dict[str, Masked] = {"csr": Csr(weight, support), "masked": Masked(weight, support)}
     work = {name: partial(step, way, x, part, gradient) for name, way in ways.items()}
     repeat = max(1, 2_000_000 // (weight.numel() * batch))
     timers = {name: timed(of_way, repeat) for name, of_way in work.items()}

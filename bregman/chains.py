@@ -1,8 +1,11 @@
 """Layers that follow one another, so that a neuron or filter of one is a feature of the next."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -59,9 +62,61 @@ def feeds(
     return both and taken == given and getattr(second, "groups", 1) == 1
 
 
+def links(model: nn.Module) -> dict[Any, tuple[Any, list[nn.Module]]]:
+    """For a layer of a chain the one in front of it, and the modules between the two.
+
+    Only where a neuron or filter of the one is a feature of the other, or several in a row, and
+    stays a constant if it is one.
+    """
+    modules = list(chain(model))
+    often = Counter(modules)
+    found: dict[Any, tuple[Any, list[nn.Module]]] = {}
+    weighted = [i for i, module in enumerate(modules) if type(module) in LAYERS]
+    for a, b in pairwise(weighted):
+        first, *between, second = modules[a : b + 1]
+        # at the rim a padded constant is none
+        padding = getattr(second, "padding", "valid")
+        padded = padding != "valid" and any(padding)
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (first, second))
+        once = often[first] == often[second] == 1
+        as_they_are = not (padded or hooked or any(map(altered, between)))
+        if once and as_they_are and feeds(first, between, second):
+            found[second] = first, between
+    return found
+
+
+class Call:
+    """Whether a model is being called, by the hooks of it that these methods are.
+
+    They change nothing, so for ``altered`` they are not there.
+
+    Args:
+        begin: is called first.
+    """
+
+    def __init__(self, begin: Callable[[], object] = bool) -> None:
+        self.begin, self.inside = begin, False
+
+    # a compiler traces neither: what they do is not to be replayed
+    @torch._disable_dynamo
+    def enter(self, *_: object) -> None:
+        self.begin()
+        self.inside = True
+
+    @torch._disable_dynamo
+    def leave(self, *_: object) -> None:
+        self.inside = False
+
+    def __reduce__(self) -> tuple[type["Call"], tuple[()]]:
+        # a copy of the model is in no cycle
+        return Call, ()
+
+
 def altered(module: nn.Module) -> str | None:
     """What makes a module compute something else than its type says; None if nothing does."""
     for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+        if isinstance(getattr(hook, "__self__", None), Call):
+            continue
         return f"a forward hook, {getattr(hook, '__qualname__', type(hook).__name__)}"
     if parametrize.is_parametrized(module):
         return "a parametrization"

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from bregman.chains import ELEMENTWISE, chain, feeds
+from bregman.chains import ELEMENTWISE, chain, feeds, links
 from bregman.compact import compact
-from bregman.multilevel.chains import links
 
 
 class Doubled(nn.Linear):

@@ -1,5 +1,6 @@
 """A sparse network as a smaller dense one with the same outputs."""
 
+import copy
 import io
 
 import pytest
@@ -530,9 +531,12 @@ def test_what_is_frozen_stays_so_and_biases_come_only_where_needed():
     torch.testing.assert_close(small[2].bias, model[2].weight[:, 1] / 2)
 
 
-def test_within_a_cycle_of_multilevel_the_whole_network_is_made_smaller():
+@pytest.mark.parametrize("dead", [0, 3])
+def test_within_a_cycle_of_multilevel_the_whole_network_is_made_smaller(dead):
     torch.manual_seed(0)
     model = MLP((6, 8, 8, 3))
+    with torch.no_grad():
+        model[1].weight[:dead] = 0
     optimizer = LinBreg(param_groups(model, linear=GroupL12(0.05, dim=1)), lr=0.1)
     cycle = Multilevel(model, optimizer, frozen_steps=5)
     x = torch.randn(20, 6)
@@ -541,8 +545,10 @@ def test_within_a_cycle_of_multilevel_the_whole_network_is_made_smaller():
         model(x).square().mean().backward()
         optimizer.step()
     assert cycle.frozen
-    small = compact(model)
-    torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-6)
+    for network in (model, copy.deepcopy(model)):
+        small = compact(network)
+        assert small[1].out_features == 8 - dead
+        torch.testing.assert_close(small(x), model(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_layer_whose_weight_the_forward_reads_stays():

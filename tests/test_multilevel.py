@@ -326,7 +326,7 @@ def linbreg(model, reg):
     [
         (dict(frozen_steps=-1), ValueError, "must be an integer of at least 0, got -1"),
         (dict(frozen_steps=2.5), ValueError, "frozen_steps must be an integer .*, got 2.5"),
-        (dict(path="fast"), ValueError, "path must be one of auto, timed, masked, .* 'fast'"),
+        (dict(path="fast"), ValueError, "path must be one of auto, masked, .* 'fast'"),
         (dict(reg=Nuclear(0.1)), ValueError, r"reg must be a sum over blocks .*Nuclear\(lam=0.1\)"),
         (dict(reg=None), ValueError, "optimizer must regularize the weight of a linear or conv"),
         (dict(optimizer=ProxGD), TypeError, "optimizer must be LinBreg or AdaBreg, got ProxGD"),

@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from bregman import L1, ElasticNet, GroupL12, NonNegative, Nuclear, SparseGroup, Zero
-from bregman.multilevel.chains import links
-from bregman.multilevel.choice import Choice, Front, blocks
-from bregman.multilevel.gathered import Call, Gathered
-from bregman.multilevel.supports import Entries, Grid, RestingGrid, nonzero_entries
-from bregman.multilevel.ways import Csr, Masked, Timed
+from bregman.chains import Call, links
+from bregman.multilevel.restriction import Restriction
+from bregman.multilevel.supports import Entries, Grid, RestingGrid, missing, nonzero_entries
+from bregman.multilevel.trained import blocks, support_of
+from bregman.multilevel.ways import Csr, Gathered, Masked, way_of
 from bregman.suite.models import MLP, ConvNet, ResNet18
 
 # ---------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ def test_what_rests_of_a_row_takes_part_in_its_norm_and_is_scaled_with_it(shape)
     resting = RestingGrid.of(v, ROWS, MOVING, REST)
     part = resting.restrict(v)
     assert not resting.norms(part).any()
-    resting.measure(v, part)
+    resting.measure(part, v)
     n_whole, n_part = v[0].numel(), part[0].numel()
     dims = tuple(range(1, len(shape)))
     expected = GroupL12(0.4, dims).prox(v)
@@ -118,9 +118,11 @@ def test_what_rests_of_a_row_takes_part_in_its_norm_and_is_scaled_with_it(shape)
     expected[[1, 2]] = v[[1, 2]]
     torch.testing.assert_close(resting.spread(theta, v), expected)
     written = v.clone()
-    resting.prolong_all(theta, written)
+    resting.prolong(theta, written)
+    resting.stretch(theta, written)
     torch.testing.assert_close(written, expected)
-    assert torch.autograd.gradcheck(lambda moving: resting.moving.spread(moving, v),
+    last = part[:, -1:].clone()
+    assert torch.autograd.gradcheck(lambda moving: resting.spread(torch.cat([moving, last], 1), v),
                                     part[:, :-1].clone().requires_grad_())  # fmt: skip
     expected = v.clone()
     expected[[0, 3, 4], 1] *= -1
@@ -132,11 +134,12 @@ def test_a_row_that_was_zero_in_between_comes_back():
     v = torch.ones(5, 3).double()
     resting = RestingGrid.of(v, ROWS, MOVING, REST)
     part = resting.restrict(v)
-    resting.measure(v, part)
+    resting.measure(part, v)
     theta = v.clone()
-    resting.prolong_all(0 * part, theta)
-    assert not theta[ROWS].any()
-    resting.prolong_all(part, theta)
+    for lengths in (0 * part, part):
+        resting.prolong(lengths, theta)
+        resting.stretch(lengths, theta)
+        assert theta[ROWS].any() == lengths.any()
     torch.testing.assert_close(theta, v)
 
 
@@ -145,7 +148,7 @@ def test_a_row_in_which_nothing_rests_but_zeros():
     full[:, 1] = 1.0
     resting = RestingGrid.of(full, ROWS, MOVING, REST)
     part = resting.restrict(full)
-    resting.measure(full, part)
+    resting.measure(part, full)
     expected = full.clone()
     expected[[0, 3, 4], 1] = 2.0
     assert torch.equal(resting.spread(2 * part, full), expected)
@@ -255,7 +258,7 @@ def test_csr(bias, batch, share):
     support = nonzero_entries(layer.weight, ())
     assert_computes_like(layer, Csr(layer.weight, support), x_for(layer, *batch))
     between_two = Csr(layer.weight, support)
-    Csr(linear(5, 6).weight, nonzero_entries(linear(5, 6).weight, ()), between_two)
+    between_two.by_features = True
     assert_computes_like(layer, between_two, x_for(layer, *batch))
 
 
@@ -264,7 +267,8 @@ def test_csr(bias, batch, share):
 def test_csr_between_activations_that_work_in_place(bias, inplace):
     first, second = linear(bias=bias), linear(5, 6, bias=bias)
     ways = [Csr(first.weight, nonzero_entries(first.weight, ()))]
-    ways.append(Csr(second.weight, nonzero_entries(second.weight, ()), ways[0]))
+    ways.append(Csr(second.weight, nonzero_entries(second.weight, ())))
+    ways[0].by_features = True
     x, relu = x_for(first, 5), nn.ReLU(inplace)
     weights = [first.weight, second.weight]
     expected = gradients(lambda: relu(second(relu(first(x)))), weights)
@@ -307,7 +311,7 @@ def test_masked_convolution(dims, options):
 @pytest.mark.parametrize("dim", [0, 1])
 def test_gathered_linear(dim, batch, bias):
     layer = linear(dims=(1 - dim,), bias=bias)
-    assert_computes_like(layer, Gathered(layer.weight, grid(layer, dim)), x_for(layer, *batch))
+    assert_computes_like(layer, Gathered(layer, grid(layer, dim)), x_for(layer, *batch))
 
 
 @pytest.mark.parametrize("options", CONVOLUTIONS)
@@ -315,7 +319,7 @@ def test_gathered_linear(dim, batch, bias):
 @pytest.mark.parametrize("dim", [0, 1])
 def test_gathered_convolution(dim, bias, options):
     layer = conv((1 - dim, 2, 3), bias=bias, **options)
-    assert_computes_like(layer, Gathered(layer.weight, grid(layer, dim)), x_for(layer, 3))
+    assert_computes_like(layer, Gathered(layer, grid(layer, dim)), x_for(layer, 3))
 
 
 CHAINS = {
@@ -330,17 +334,6 @@ CHAINS = {
         nn.Conv2d(4, 6, 3, bias=bias), nn.ReLU(True), nn.Flatten(), linear(6, 6 * 25, (1,), bias)
     ],
 }  # fmt: skip
-
-
-class Held:
-    """A parameter of which some rows move, as a way wants it for a bias."""
-
-    def __init__(self, full, support):
-        self.full, self.whole, self.support = full, full.detach(), support
-        self.part = support.restrict(self.whole).requires_grad_()
-
-    def values(self):
-        return self.part
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -363,31 +356,32 @@ def test_layers_behind_dead_neurons(chain, bias, last_is_sparse, path, inside):
     biases = [first.bias, last.bias] if bias else []
     expected = gradients(lambda: model(x), [first.weight, last.weight, *biases])
 
-    choose = Choice(path)
-    rows = GroupL12(1.0, tuple(range(1, first.weight.dim())))
-    a = choose("first", first, {"reg": rows}, first.weight.detach())
-    behind = GroupL12(1.0, tuple(range(1, last.weight.dim()))) if last_is_sparse else Zero()
-    front = Front(first, a, between)
-    b = choose("last", last, {"reg": behind}, last.weight.detach(), front)
-    assert a.steady
-    assert not b.steady
+    rows, every = (GroupL12(1.0, tuple(range(1, w.weight.dim()))) for w in (first, last))
+    alive = support_of(first, {"reg": rows}, first.weight.detach())
+    dead = missing(alive.rows, len(first.weight))
+    assert len(dead)
+    each = torch.arange(last.weight.shape[1] // len(first.weight))
+    met = (dead[:, None] * len(each) + each).flatten()
+    group = {"reg": every if last_is_sparse else Zero()}
+    trained = [alive, support_of(last, group, last.weight.detach(), met)]
+    assert isinstance(trained[1], RestingGrid if last_is_sparse else Grid)
+    assert trained[1].rest.tolist() == met.tolist()
+    (a, _), (b, _) = (way_of(*pair, path) for pair in zip((first, last), trained, strict=True))
     parts = []
     for i, (way, layer) in enumerate(((a, first), (b, last)), start=1):
         full = layer.weight.detach()
         part = way.trained.restrict(full)
         if isinstance(way.trained, RestingGrid):
-            way.trained.measure(full, part)
+            way.trained.measure(part, full)
         parts.append(part.requires_grad_())
         expected[i] = way.trained.restrict(expected[i])
-    wanted = list(parts)
-    if bias:
-        a.bias = Held(first.bias, Grid(a.support.rows))
-        expected[3] = a.bias.support.restrict(expected[3])
-        wanted += [a.bias.part, last.bias]
     if path == "gathered":
-        assert a.modules == (first, *between, last)
-        a.call = Call()
-        a.call.inside = inside
+        call = Call()
+        call.inside = inside
+        b.follow(a, between, call)
+    if bias:
+        Restriction(first.bias, Grid(alive.rows), None, lambda: None)
+        expected[3][dead] = 0  # these rest
     widths = []
 
     def forward():
@@ -397,7 +391,7 @@ def test_layers_behind_dead_neurons(chain, bias, last_is_sparse, path, inside):
             y = module(y)
         return b(dense(last), y, parts[1], last.bias)
 
-    found = gradients(forward, wanted)
+    found = gradients(forward, [*parts, *biases])
     assert 0 < len(parts[0]) < len(first.weight)
     narrow = path == "gathered" and inside
     assert widths == [len(parts[0]) if narrow else len(first.weight)]
@@ -413,7 +407,7 @@ def test_full_gradient_of_a_sparse_forward_pass(kind, batch):
     if kind == "csr":
         way = Csr(layer.weight, nonzero_entries(layer.weight, ()))
     else:
-        way = Gathered(layer.weight, grid(layer, 0 if kind == "rows" else 1))
+        way = Gathered(layer, grid(layer, 0 if kind == "rows" else 1))
     x = x_for(layer, *batch).requires_grad_()
     tensors = [layer.weight, layer.bias, x]
     outside = tuple((layer.weight == 0).nonzero()[0])
@@ -494,9 +488,15 @@ def test_no_link_where_a_constant_feature_would_not_stay_one(modules):
             "masked: auto has nothing for Conv2d",
         ),
         ("auto", conv(groups=2), GroupL12(1.0, (1, 2, 3)), Masked, "masked: auto has nothing"),
-        ("auto", conv(()), L1(1.0), Masked, "masked: auto has nothing for Conv2d and L1(lam=1.0)"),
+        ("auto", conv(()), L1(1.0), Masked, "masked: auto has nothing for Conv2d"),
         ("csr", linear(), L1(1.0), Csr, "csr"),
-        ("csr", linear(dims=(1,)), GroupL12(1.0, 1), Masked, "masked: csr has nothing for Linear"),
+        (
+            "csr",
+            linear(dims=(1,)),
+            GroupL12(1.0, 1),
+            Masked,
+            "masked: csr has nothing for Linear",
+        ),
         ("gathered", linear(), L1(1.0), Masked, "masked: gathered has nothing for Linear"),
         ("masked", linear(dims=(1,)), GroupL12(1.0, 1), Masked, "masked"),
         ("csr", linear().bfloat16(), L1(1.0), Masked, "masked: csr has nothing for Linear"),
@@ -504,56 +504,14 @@ def test_no_link_where_a_constant_feature_would_not_stay_one(modules):
         ("auto", linear(), L1(1.0), Masked, "masked: csr pays from 500,000 entries on"),
         ("auto", linear(700, 800, share=0.1), L1(1.0), Csr, "csr"),
         ("auto", linear(700, 800, share=0.3), L1(1.0), Masked, "masked: csr pays"),
-        ("auto", linear(), Zero(), type(None), "dense: no regularizer"),
+        ("auto", linear(), Zero(), None, ""),
     ],
 )
 def test_choice(path, layer, reg, kind, reason):
-    choose = Choice(path)
-    assert type(choose("layer", layer, {"reg": reg}, layer.weight.detach())) is kind
-    assert choose.reasons["layer"].startswith(reason)
-
-
-def chosen(choose, layer):
-    return choose("layer", layer, {"reg": L1(1.0)}, layer.weight.detach())
-
-
-@pytest.mark.parametrize("slow", ["csr", "masked"])
-def test_the_faster_way_is_taken_and_timed_again_when_the_density_doubles(slow, monkeypatch):
-    def density(share):
-        layer = linear(40, 50, share=share)
-        return layer, chosen(choose, layer)
-
-    names = {Csr: "csr", Masked: "masked"}
-    monkeypatch.setattr(
-        "bregman.multilevel.ways._seconds", lambda way, *_: 1 + (names[type(way)] == slow)
-    )
-    choose = Choice("timed")
-    layer, way = density(0.2)
-    assert type(way) is Timed
-    x = x_for(layer, 3)
-    part = way.trained.restrict(layer.weight.detach())
-    torch.testing.assert_close(way(F.linear, x, part, layer.bias), layer(x))
-    fast = "csr" if slow == "masked" else "masked"
-    assert names[type(way.fastest)] == fast
-    assert choose.reasons["layer"].startswith(f"{fast}: at density 0.2")
-    assert names[type(density(0.3)[1])] == names[type(density(0.12)[1])] == fast
-    assert type(density(0.5)[1]) is Timed
-    assert type(density(0.08)[1]) is Timed
-
-
-def test_a_layer_that_was_all_zero_when_it_was_timed():
-    choose = Choice("timed")
-    for share, kinds in ((0.0, (Timed,)), (0.0, (Csr, Masked)), (0.2, (Timed,))):
-        layer = linear(40, 50, share=share)
-        way = chosen(choose, layer)
-        assert type(way) in kinds
-        way(F.linear, x_for(layer, 3), way.trained.restrict(layer.weight.detach()), None)
-
-
-def test_timing_leaves_no_gradient():
-    layer = linear(40, 50)
-    way = chosen(Choice("timed"), layer)
-    part = way.trained.restrict(layer.weight.detach()).requires_grad_()
-    x = x_for(layer, 3).requires_grad_()
-    assert way(F.linear, x, part, layer.bias).shape == (3, 40)
-    assert layer.weight.grad is layer.bias.grad is part.grad is x.grad is None
+    support = support_of(layer, {"reg": reg}, layer.weight.detach())
+    if kind is None:
+        assert support is None
+        return
+    way, why = way_of(layer, support, path)
+    assert type(way) is kind
+    assert why.startswith(reason)

@@ -78,6 +78,28 @@ def test_the_learning_rate_of_every_step_counts():
     assert_close([p.detach() for p in parameters(ours)], thetas)
 
 
+@pytest.mark.parametrize("path", ["csr", "masked"])
+def test_a_momentum_that_begins_within_a_cycle(path):
+    """With so small a lambda all weights are in the support: as without frozen steps."""
+
+    def run(m):
+        model, _ = build("LinBreg", "l1")
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1)
+        ours = LinBreg(param_groups(model, linear=L1(1e-9)), lr=0.1)
+        cycle = Multilevel(model, ours, m, path=path)
+        train(model, ours, 3)
+        assert cycle.frozen == bool(m)
+        for group in ours.param_groups:
+            group["momentum"] = 0.8
+        train(model, ours, 7, start=3)
+        cycle.finish()
+        return values(ours)
+
+    assert_close(run(12), run(0))
+
+
 def test_closures():
     (model, ours), (twin, plain) = (build("AdaBreg", "filters") for _ in range(2))
     cycles = [Multilevel(model, ours, 3), Multilevel(twin, plain, 3)]

@@ -1,26 +1,25 @@
 """The cycle: a full step, then steps in which restrictions stand in for parameters."""
 
 import math
+from collections import Counter, defaultdict
+from contextlib import ExitStack
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bregman.multilevel.catchup import FullStep
-from bregman.multilevel.chains import links
-from bregman.multilevel.choice import Choice, Front, blocks
-from bregman.multilevel.eligible import check, may_rest, obstacle, outside, plain_layers
-from bregman.multilevel.gathered import Call, Gathered
-from bregman.multilevel.restriction import ParameterRestriction, Restricted, plain
+from bregman.chains import Call
+from bregman.layers import weight_layers
+from bregman.multilevel.catchup import caught_up, paces
+from bregman.multilevel.restriction import Restriction, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
-from bregman.multilevel.ways import Sparse, Way
+from bregman.multilevel.trained import blocks, supports
+from bregman.multilevel.ways import PATHS, Gathered, Sparse, choose
 from bregman.optim import BregmanOptimizer
-from bregman.regularizers import GroupL12, Regularizer
+from bregman.regularizers import GroupL12, Regularizer, Zero
 
 KEY = "multilevel"
-_TAKEN: WeakSet[BregmanOptimizer] = WeakSet()
 
 
 class Multilevel:
@@ -58,8 +57,7 @@ class Multilevel:
             sparse products, on a CPU; "gathered", rows, columns, filters or input channels as a
             smaller dense layer. Layers that a path does not fit are masked. "auto" is gathered
             where that fits, and for single entries csr up to the density at which it is faster
-            (benchmarks/paths.py); "timed" times csr and masked instead, so that two runs may differ
-            in rounding. The path changes nothing else.
+            (benchmarks/paths.py). The path changes nothing but the time, and rounding.
         catch_up: see above; without it a full step counts once everywhere.
 
     Attributes:
@@ -83,7 +81,7 @@ class Multilevel:
         catch_up: bool = True,
     ) -> None:
         check(model, optimizer, frozen_steps, path)
-        if optimizer in _TAKEN:
+        if isinstance(getattr(optimizer.zero_grad, "__self__", None), Multilevel):
             raise ValueError(
                 "optimizer must be in one cycle only, got one that has a Multilevel already: call "
                 "the detach() of that one first"
@@ -91,31 +89,19 @@ class Multilevel:
         self.model, self.optimizer = model, optimizer
         self.frozen_steps, self.catch_up = frozen_steps, catch_up
         self.frozen, self.missed = False, 0
-        self._choose = Choice(path)
-        self._choose.reasons.update(outside(model, optimizer))
-        self._restrictions: dict[Tensor, ParameterRestriction] = {}
-        # by the names of parameters: what moved in the cycle before and in how many steps of it,
-        # and in how many frozen steps in all
-        self._waited: dict[str, tuple[Support, int]] = {}
-        self._skipped: dict[str, int] = {}
+        self._path, self._reasons = path, outside(model, optimizer)
+        self._restrictions: dict[Tensor, Restriction] = {}
+        # those of the cycle before, until the next one; how many frozen steps each took so far
+        self._waited: dict[Tensor, Restriction] = {}
+        self._skipped: Counter[Tensor] = Counter()
         # in a step
-        self._groups: list[dict[str, Any]] | None = None
-        self._full: FullStep | None = None
+        self._full_step = ExitStack()
         self._call = Call(self._settle)
-        self._calls: list[Any] = []
         self._loaded: dict[str, Any] | None = None
-        self._hooks: list[Any] = []
+        # what removes the hooks: those on the model, in a cycle, and all others
+        self._calls, self._attached = ExitStack(), ExitStack()
         if frozen_steps:
-            _TAKEN.add(optimizer)
-            vars(optimizer)["zero_grad"] = self._zero_grad
-            self._hooks = [
-                optimizer.register_step_pre_hook(self._before_step),
-                optimizer.register_step_post_hook(self._after_step),
-                optimizer.register_state_dict_pre_hook(self._show),
-                optimizer.register_state_dict_post_hook(self._save),
-                optimizer.register_load_state_dict_pre_hook(self._before_load, prepend=True),
-                optimizer.register_load_state_dict_post_hook(self._after_load),
-            ]
+            self._attach()
 
     @property
     def paths(self) -> dict[str, str]:
@@ -123,7 +109,8 @@ class Multilevel:
 
         Regularized parameters of other modules, which are never frozen, are there by their names.
         """
-        return dict(self._choose.reasons)
+        names = [name for name, _ in self.model.named_modules()]
+        return {n: self._reasons[n] for n in (*names, *self._reasons) if n in self._reasons}
 
     @property
     def trained(self) -> dict[str, int]:
@@ -134,7 +121,6 @@ class Multilevel:
 
     def finish(self) -> None:
         """End the cycle here: the next step is a full one."""
-        self._restore_groups()
         with plain():
             if self.frozen:
                 self._thaw()
@@ -143,93 +129,83 @@ class Multilevel:
     def detach(self) -> None:
         """End the cycle and take it off model and optimizer for good."""
         self.finish()
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-        if self.optimizer in _TAKEN:
-            del self.optimizer.zero_grad
-            _TAKEN.discard(self.optimizer)
+        self._attached.close()
+
+    def _attach(self) -> None:
+        optimizer = self.optimizer
+        mine = {"zero_grad": self._zero_grad, "_groups_of_step": self._groups_of_step}
+        vars(optimizer).update(mine)
+        for name in mine:
+            self._attached.callback(delattr, optimizer, name)
+        for hook in (
+            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_state_dict_post_hook(self._save),
+            optimizer.register_load_state_dict_pre_hook(self._before_load, prepend=True),
+            optimizer.register_load_state_dict_post_hook(self._after_load),
+        ):
+            self._attached.callback(hook.remove)
 
     # a step
 
-    def _before_step(
-        self, optimizer: BregmanOptimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        closure = kwargs.get("closure") if len(args) < 2 else args[1]
+    def _groups_of_step(self) -> list[dict[str, Any]]:
+        groups = type(self.optimizer)._groups_of_step(self.optimizer)
+        with plain():
+            self._settle()
+            return self._frozen_groups(groups) if self.frozen else self._full_groups(groups)
 
-        def then() -> Any:
-            # after the closure, when all gradients are there
-            loss = None if closure is None else closure()
-            self._restore_groups()
-            with plain():
-                self._settle()
-                self._groups = optimizer.param_groups
-                if self.frozen:
-                    optimizer.param_groups = self._frozen_groups()
-                else:
-                    self._release()
-                    waited = self._waited if self.missed else {}
-                    self._full = FullStep(
-                        self.model, optimizer, waited, self._skipped, self.catch_up
-                    )
-                    optimizer.param_groups = self._full.groups
-            return loss
-
-        return (args[0], then), {}
-
-    def _frozen_groups(self) -> list[dict[str, Any]]:
+    def _frozen_groups(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The optimizer's groups with restrictions in the places of parameters and states."""
-        groups = []
-        for group in self.optimizer.param_groups:
+        found = []
+        for group in groups:
             params = []
             for p in group["params"]:
                 if (held := self._restrictions.get(p)) is None:
                     params.append(p)
                     continue
-                part, state = held.advance(), self.optimizer.state[p]
-                self.optimizer.state[part] = {
-                    key: held.of_state(key, value).advance() if value.dim() else value
-                    for key, value in state.items()
-                }
+                self.optimizer.state[held.part] = held.advance(self.optimizer.state[p])
                 if isinstance(held.support, RestingGrid):
-                    groups.append({**group, "params": [part], "reg": _of_rows(group["reg"], held)})
+                    reg = _of_rows(group["reg"], held.whole, held.part)
+                    found.append({**group, "params": [held.part], "reg": reg})
                 else:
-                    params.append(part)
-            groups.append({**group, "params": params})
-        return groups
+                    params.append(held.part)
+            found.append({**group, "params": params})
+        return found
+
+    def _full_groups(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The optimizer's groups, with a stride where v waited."""
+        self._release()
+        self._full_step = ExitStack()
+        found = []
+        for group in groups:
+            by_pace: dict[float, list[Tensor]] = defaultdict(list)
+            for p in group["params"]:
+                pace, state = 1.0, self.optimizer.state.get(p, {})
+                if p in self._waited and self.missed and "subgrad" in state:
+                    held = self._waited[p]
+                    missed = held.missed if self.catch_up else 0
+                    count, pace = paces(group, state, missed, self._skipped[p])
+                    if pace != 1:
+                        around = caught_up(held, state, group, count, pace)
+                        self._full_step.enter_context(around)
+                by_pace[pace].append(p)
+            for pace, params in by_pace.items():
+                found.append({**group, "params": params, "lr": group["lr"] * pace})
+        return found
 
     def _after_step(self, *_: Any) -> None:
-        self._restore_groups()
         with plain():
-            if self.frozen:
-                self.missed += 1
-                for p, held in self._restrictions.items():
-                    self._take_back(p, held)
-                if self.missed >= self.frozen_steps:
-                    self._thaw()
+            if not self.frozen:
+                self._full_step.close()
+                self._waited, self.missed = {}, 0
+                self._freeze(supports(self.model, self.optimizer, self._reasons))
                 return
-            if self._full is not None:
-                self._full.correct()
-            self._full, self.missed = None, 0
-            self._freeze()
-
-    def _take_back(self, p: Tensor, held: ParameterRestriction) -> None:
-        """What the optimizer added to the state, such as a momentum that was zero before."""
-        held.part.grad = None
-        state = self.optimizer.state[p]
-        for key, value in self.optimizer.state.pop(held.part, {}).items():
-            if key not in state:
-                state[key] = value
-                if value.dim():
-                    state[key] = torch.zeros_like(held.whole)
-                    held.support.prolong(value, state[key])
-
-    def _restore_groups(self) -> None:
-        if self._groups is not None:
-            self.optimizer.param_groups, self._groups = self._groups, None
+            self.missed += 1
+            for p, held in self._restrictions.items():
+                held.take_back(self.optimizer.state[p], self.optimizer.state.pop(held.part, {}))
+            if self.missed >= self.frozen_steps:
+                self._thaw()
 
     def _zero_grad(self, set_to_none: bool = True) -> None:
-        self._restore_groups()
         for held in self._restrictions.values():
             if held.gradient is not None:
                 held.gradient = None if set_to_none else torch.zeros_like(held.part)
@@ -243,83 +219,35 @@ class Multilevel:
 
     # the cycle
 
-    def _freeze(self, norms: dict[str, Tensor] | None = None) -> None:
-        """Restrict what moves to the support that there is.
-
-        Args:
-            norms: of a stored cycle that is to go on, by name what stands for resting entries; its
-                supports are those that waited.
-        """
-        supports: dict[str, Support] = {}
-        if norms is not None:
-            supports = {name: support for name, (support, _) in self._waited.items()}
-        ways: dict[nn.Module, Way] = {}
-        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
-        chain = links(self.model)
-        for name, layer in plain_layers(self.model):
-            if reason := obstacle(layer, self.model, self.optimizer):
-                self._choose.reasons[name] = f"dense: {reason}"
-                continue
-            front = None
-            before, between = chain.get(layer, (layer, []))
-            group = groups[layer.weight]
-            rests = before in ways and may_rest(before, self.model, self.optimizer)
-            if rests or (before in ways and ways[before].dead is None):
-                front = Front(before, ways[before], between)
-            given = supports.get(_join(name, "weight"))
-            v = self.optimizer.state[layer.weight]["subgrad"]
-            way = self._choose(name, layer, group, v, front, given)
-            if way is not None:
-                ways[layer] = way
-        for name, layer in plain_layers(self.model):
-            if (way := ways.get(layer)) is None:
-                continue
-            self._restrict(_join(name, "weight"), layer.weight, way.trained, way)
-            if way.steady and layer.bias is not None:
-                assert isinstance(way.support, Grid)
-                rows = Grid(way.support.rows)
-                way.bias = self._restrict(_join(name, "bias"), layer.bias, rows)
-            if isinstance(way, Gathered) and way.modules:
-                way.call = self._call
-        if any(isinstance(way, Gathered) and way.modules for way in ways.values()):
-            self._calls = [
-                self.model.register_forward_pre_hook(self._call.enter),
-                self.model.register_forward_hook(self._call.leave, always_call=True),
-            ]
-        for held in self._restrictions.values():
-            if norms and isinstance(held.support, RestingGrid):
-                held.support.norms(held.part).copy_(norms[held.name])
+    def _freeze(self, supports: dict[Tensor, Support]) -> None:
+        """Restrict what moves."""
+        ways = choose(self.model, supports, self._path, self._call, self._reasons)
+        for p, support in supports.items():
+            self._restrictions[p] = Restriction(p, support, ways.get(p), self.finish)
+        if any(isinstance(way, Gathered) and way.call is not None for way in ways.values()):
+            begin = self.model.register_forward_pre_hook(self._call.enter)
+            end = self.model.register_forward_hook(self._call.leave, always_call=True)
+            for hook in (begin, end):
+                self._calls.callback(hook.remove)
         self._options = self._reg_and_delta()
-        self.frozen = bool(self._restrictions)
-
-    def _restrict(
-        self, name: str, full: Tensor, support: Support, way: Way | None = None
-    ) -> ParameterRestriction:
-        held = ParameterRestriction(name, full, support, self.finish, way)
-        self._restrictions[full] = held
-        return held
+        self.frozen = bool(supports)
 
     def _thaw(self) -> None:
         """Write back what the frozen steps did; linear layers still leave out what is zero."""
-        self._waited = {}
-        for p, held in self._restrictions.items():
-            self._waited[held.name] = held.support, held.missed
-            self._skipped[held.name] = self._skipped.get(held.name, 0) + held.missed
-            for value in self.optimizer.state[p].values():
-                if isinstance(value, Restricted):
-                    value.restriction.release()
+        self._waited = dict(self._restrictions)
+        for p, held in self._waited.items():
+            self._skipped[p] += held.missed
             held.show()
             held.frozen = False
         self.frozen = False
-        for hook in self._calls:
-            hook.remove()
-        self._calls, self._call.inside = [], False
+        self._calls.close()
+        self._call.inside = False
         if self._options != self._reg_and_delta():
             self.optimizer.update_parameters()
-        for p, held in list(self._restrictions.items()):
+        for p, held in self._waited.items():
             saves = held.part.numel() < held.whole.numel() and held.whole.dim() == 2
             if isinstance(held.way, Sparse) and saves:
-                held.way.version, held.way.bias = p._version, None
+                held.way.version = p._version
             else:
                 self._restrictions.pop(p).release()
 
@@ -333,31 +261,15 @@ class Multilevel:
 
     # its state, in that of the optimizer
 
-    def _show(self, optimizer: Optimizer) -> None:
-        self._restore_groups()
-        for p, held in self._restrictions.items():
-            held.show()
-            for value in optimizer.state[p].values():
-                if isinstance(value, Restricted):
-                    value.restriction.show()
-
     def _save(self, _: Optimizer, state_dict: dict[str, Any]) -> None:
-        waited, norms = self._waited, {}
-        if self.frozen:
-            waited = {}
-            for held in self._restrictions.values():
-                waited[held.name] = held.support, held.missed
-                if isinstance(held.support, RestingGrid):
-                    norms[held.name] = held.support.norms(held.part).clone()
+        held = self._restrictions if self.frozen else self._waited
+        named = list(self.model.named_parameters())
         state_dict[KEY] = {
             "frozen": self.frozen,
             "restricted": bool(self._restrictions),
             "missed": self.missed,
-            "supports": {name: vars(support) for name, (support, _) in waited.items()},
-            "waited": {name: missed for name, (_, missed) in waited.items()},
-            "norms": norms,
-            "skipped": dict(self._skipped),
-            "timed": dict(self._choose.timed),
+            "parts": {name: held[p].state() for name, p in named if p in held},
+            "skipped": {name: self._skipped[p] for name, p in named if p in self._skipped},
         }
 
     def _before_load(self, _: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -367,40 +279,68 @@ class Multilevel:
 
     def _after_load(self, _: Any) -> None:
         state, self._loaded = self._loaded, None
-        self.missed, self._waited, self._skipped = 0, {}, {}
+        self.missed, self._waited, self._skipped = 0, {}, Counter()
         if state is None:
             return
-        devices = {name: p.device for name, p in self.model.named_parameters()}
-        waited = {
-            name: (_loaded(parts, devices[name]), state["waited"][name])
-            for name, parts in state["supports"].items()
-        }
-        self._waited, self._choose.timed = waited, dict(state["timed"])
+        named: dict[str, Tensor] = dict(self.model.named_parameters())
+        stored = {named[name]: part for name, part in state["parts"].items()}
         with plain():
-            if state["restricted"]:
-                self._freeze(state["norms"])
-                for held in self._restrictions.values():
-                    held.missed, held.reread = waited[held.name][1], True
-                if not state["frozen"]:
-                    self._thaw()
-        self.missed, self._skipped = state["missed"], dict(state["skipped"])
+            self._freeze({p: _support(part["support"], p.device) for p, part in stored.items()})
+            for p, held in self._restrictions.items():
+                held.load(stored[p])
+            if not state["frozen"]:
+                self._thaw()
+            if not state["restricted"]:
+                self._release()
+        self.missed = state["missed"]
+        self._skipped = Counter({named[name]: n for name, n in state["skipped"].items()})
 
 
-def _of_rows(reg: Regularizer, held: ParameterRestriction) -> Regularizer:
+def _of_rows(reg: Regularizer, whole: Tensor, part: Tensor) -> Regularizer:
     """The regularizer of rows of which one entry stands for several."""
-    dims = blocks(reg, held.whole.dim())
-    assert dims is not None
-    of_whole, of_part = (math.prod(t.shape[d] for d in dims) for t in (held.whole, held.part))
-    weight = reg.norm_weight(of_whole)
+    n_whole, n_part = (math.prod(t.shape[1:]) for t in (whole, part))
+    weight = reg.norm_weight(n_whole)
     assert weight is not None
-    return GroupL12(weight / math.sqrt(of_part), dims)
+    return GroupL12(weight / math.sqrt(n_part), tuple(range(1, part.dim())))
 
 
-def _loaded(parts: dict[str, Any], device: torch.device) -> Support:
+def _support(parts: dict[str, Any], device: torch.device) -> Support:
     parts = {key: t if t is None else t.to(device) for key, t in parts.items()}
-    kind = Entries if "index" in parts else RestingGrid if "rest" in parts else Grid
+    kind = Entries if "index" in parts else RestingGrid if "direction" in parts else Grid
     return kind(**parts)
 
 
-def _join(*names: str) -> str:
-    return ".".join(filter(None, names))
+def check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, path: str) -> None:
+    """Raise TypeError or ValueError where these arguments of ``Multilevel`` don't fit."""
+    wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    if wrapped or hasattr(model, "_orig_mod") or model._compiled_call_impl is not None:
+        raise TypeError(
+            "model must be a plain module, neither compiled nor wrapped for parallel training, "
+            f"got {type(model).__name__}"
+        )
+    if not isinstance(optimizer, BregmanOptimizer):
+        raise TypeError(f"optimizer must be LinBreg or AdaBreg, got {type(optimizer).__name__}")
+    if not isinstance(frozen_steps, int) or frozen_steps < 0:
+        raise ValueError(f"frozen_steps must be an integer of at least 0, got {frozen_steps}")
+    if path not in PATHS:
+        raise ValueError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
+    weights = {layer.weight for _, layer in weight_layers(model)}
+    devices = {weight.device.type for weight in weights}
+    if path == "csr" and devices != {"cpu"}:
+        raise ValueError(f"path 'csr' needs a model on the cpu, got one on {', '.join(devices)}")
+    groups = [(p, group["reg"]) for group in optimizer.param_groups for p in group["params"]]
+    dims = [blocks(reg, p.dim()) for p, reg in groups if p in weights]
+    if all(of_weight is None for of_weight in dims):
+        raise ValueError(
+            "optimizer must regularize the weight of a linear or convolution layer of model, "
+            "got none of that kind"
+        )
+
+
+def outside(model: nn.Module, optimizer: BregmanOptimizer) -> dict[str, str]:
+    """Regularized parameters outside of linear and convolution layers, and what becomes of them."""
+    inside = {p for _, layer in weight_layers(model) for p in layer.parameters(recurse=False)}
+    groups = (g for g in optimizer.param_groups if not isinstance(g["reg"], Zero))
+    regularized = {p for group in groups for p in group["params"]}
+    reason = "dense: outside of linear and convolution layers"
+    return {name: reason for name, p in model.named_parameters() if p in regularized - inside}

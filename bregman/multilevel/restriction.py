@@ -8,15 +8,15 @@ up to date. See docs/multilevel.md.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from bregman.multilevel.supports import RestingGrid, Support
-from bregman.multilevel.ways import Sparse, Way
 
 _PRODUCTS = {F.linear, F.conv1d, F.conv2d, F.conv3d}
 
@@ -61,165 +61,109 @@ class Restricted(Tensor):
         cls, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _PRODUCTS and isinstance(args[1], RestrictedParameter):
+        if func in _PRODUCTS and len(args) > 1 and isinstance(args[1], RestrictedParameter):
             product = args[1].restriction.product(func, *args, **kwargs)
             if product is not None:
                 return product
-        with ExitStack() as acts:
-            if func not in _METADATA:
-                for tensor in _restricted([*args, *kwargs.values()]):
-                    acts.enter_context(tensor.restriction.act(func))
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **kwargs)
+        if func not in _METADATA:
+            for tensor in tree_leaves((args, kwargs)):
+                if isinstance(tensor, Restricted):
+                    tensor.restriction.prepare_for(func)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if id(self) not in memo:
-            memo[id(self)] = self.restriction.copy()
+            memo[id(self)] = self._copy()
         return memo[id(self)]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.restriction.copy().__reduce_ex__(protocol)
+        return self._copy().__reduce_ex__(protocol)
+
+    def _copy(self) -> Tensor:
+        """A tensor of its own, as the whole one is or should be."""
+        self.restriction.show()
+        with plain():
+            copy = self.clone(memory_format=torch.preserve_format)
+        return nn.Parameter(copy, self.requires_grad) if isinstance(self, nn.Parameter) else copy
 
 
 class RestrictedParameter(Restricted, nn.Parameter):
     """The same of a parameter."""
 
-    restriction: "ParameterRestriction"
-
-
-def _restricted(tree: Any) -> Iterator[Restricted]:
-    if isinstance(tree, Restricted):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for branch in tree:
-            yield from _restricted(branch)
-
 
 class Restriction:
-    """What moves of a tensor, and the whole of it.
-
-    Args:
-        full: the whole tensor; becomes a ``Restricted`` one.
-        support: what moves.
-
-    Attributes:
-        part: the entries at the support.
-        ahead: whether they have moved on and the whole tensor has not.
-    """
-
-    kind: type[Restricted] = Restricted
-
-    def __init__(self, full: Tensor, support: Support) -> None:
-        self.full, self.support = full, support
-        # an alias for our own use
-        self.whole = full.detach()
-        self.part = support.restrict(self.whole)
-        self.ahead = self.looked = False
-        full.__class__ = self.kind
-        full.restriction = self  # type: ignore[attr-defined]
-
-    def show(self) -> None:
-        """Bring the whole tensor up to date."""
-        if self.ahead:
-            with plain():
-                self._write()
-        self.ahead, self.looked = False, True
-
-    def _write(self) -> None:
-        self.support.prolong(self.part, self.whole)
-
-    @contextmanager
-    def act(self, func: Callable[..., Any]) -> Iterator[None]:
-        """Around what somebody does to the whole tensor."""
-        self.show()
-        yield
-
-    def copy(self) -> Tensor:
-        """A tensor of its own, as the whole one is or should be."""
-        self.show()
-        with plain():
-            return self.whole.clone(memory_format=torch.preserve_format)
-
-    def advance(self) -> Tensor:
-        """The part, for a step; with what somebody did to the whole tensor."""
-        if self.looked:
-            with plain():
-                self.part.copy_(self._fresh())
-        self.ahead, self.looked = True, False
-        return self.part
-
-    def _fresh(self) -> Tensor:
-        """The part as the whole tensor has it; what stands for resting entries stays."""
-        part = self.support.restrict(self.whole)
-        if isinstance(self.support, RestingGrid):
-            self.support.norms(part).copy_(self.support.norms(self.part))
-        return part
-
-    def release(self) -> None:
-        """Make the tensor an ordinary one, up to date."""
-        self.show()
-        del self.full.restriction  # type: ignore[attr-defined]
-        self.full.__class__ = nn.Parameter if isinstance(self.full, nn.Parameter) else Tensor
-
-
-class ParameterRestriction(Restriction):
-    """What moves of a parameter, and its gradient.
+    """What moves of a parameter, and of the optimizer's states of it.
 
     The gradient has the size of the part and is kept here. Who asks the parameter for its ``grad``
     gets it whole, zero outside of the support; where hooks, other processes or
     ``torch.autograd.grad`` wait for it, autograd hands it to them like any other.
 
     Args:
-        name: of the parameter in its model.
         full: the parameter.
         support: what moves.
-        end: ends the cycle.
         way: how a product with it is computed; None for a bias.
+        end: ends the cycle.
 
     Attributes:
+        part: the entries at the support.
         frozen: whether the part moves; if not, the next step is a full one.
         gradient: of the part; None if there is none.
         missed: the number of frozen steps that it took.
     """
 
-    kind = RestrictedParameter
-
-    def __init__(
-        self,
-        name: str,
-        full: Tensor,
-        support: Support,
-        end: Callable[[], None],
-        way: Way | None = None,
-    ) -> None:
-        super().__init__(full, support)
-        if isinstance(support, RestingGrid):
-            support.measure(self.whole, self.part)
-        self.name, self.end, self.way = name, end, way
-        self.frozen = True
+    def __init__(self, full: Tensor, support: Support, way: Any, end: Callable[[], None]) -> None:
+        self.full, self.support, self.way, self.end = full, support, way, end
+        self.whole, self.part = self._hold(full, "theta")
+        # by name the tensor, and as above
+        self._states: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self.gradient: Tensor | None = None
-        self.missed = 0
-        self.acting = self.leaked = self.edited = False
+        self.frozen, self.missed = True, 0
+        # whether parts moved on and whole tensors did not; somebody saw these since
+        self._ahead = self._looked = False
+        # what may have happened to the parameter
+        self._version = self.whole._version
+        self._leaked = self._edited = False
+        # whether autograd hands gradients to somebody else
+        self._asked = False
         # after a state was loaded, since weights may be loaded later
-        self.reread = False
-        self.version = self.whole._version
+        self._reread = False
+
+    def _hold(self, tensor: Tensor, name: str) -> tuple[Tensor, Tensor]:
+        """Restrict a tensor: gives an alias of it for our own use, and its part."""
+        whole = tensor.detach()
+        part = self.support.restrict(whole)
+        # of the second moments anything but zero would do, beside a first one of zero
+        if isinstance(self.support, RestingGrid) and name in {"theta", "subgrad", "exp_avg_sq"}:
+            self.support.measure(part, whole)
+        tensor.__class__ = RestrictedParameter if tensor is self.full else Restricted
+        tensor.restriction = self  # type: ignore[attr-defined]
+        return whole, part
+
+    def release(self) -> None:
+        """Make the tensors ordinary ones, up to date."""
+        self.collect_gradient()
+        self.show()
+        for tensor in (self.full, *(tensor for tensor, _, _ in self._states.values())):
+            del tensor.restriction  # type: ignore[attr-defined]
+            tensor.__class__ = nn.Parameter if tensor is self.full else Tensor
+
+    # what others do to the whole tensors
 
     def show(self) -> None:
-        self._notice()
-        super().show()
-        self.version = self.whole._version
+        """Bring the whole tensors up to date."""
+        self._edited |= self.whole._version != self._version
+        if self._ahead:
+            with plain():
+                self.support.prolong(self.part, self.whole)
+                for _, whole, part in self._states.values():
+                    self.support.prolong(part, whole)
+                if isinstance(self.support, RestingGrid):
+                    self.support.stretch(self.part, self.whole)
+        self._ahead, self._looked, self._version = False, True, self.whole._version
 
-    def _notice(self) -> None:
-        self.edited |= self.whole._version != self.version
-
-    def _write(self) -> None:
-        if isinstance(self.support, RestingGrid):
-            self.support.prolong_all(self.part, self.whole)
-        else:
-            super()._write()
-
-    @contextmanager
-    def act(self, func: Callable[..., Any]) -> Iterator[None]:
+    def prepare_for(self, func: Callable[..., Any]) -> None:
+        """Before somebody does this to one of them."""
         if func in _GET_GRAD:
             self.collect_gradient()
         elif getattr(func, "__self__", None) is Tensor.grad:
@@ -229,58 +173,43 @@ class ParameterRestriction(Restriction):
             self.end()
         else:
             self.show()
-        self.leaked |= func in _ALIASES
-        before, self.acting = self.acting, True
-        try:
-            yield
-        finally:
-            self.acting = before
-
-    def copy(self) -> Tensor:
-        return nn.Parameter(super().copy(), requires_grad=self.full.requires_grad)
+        self._leaked |= func in _ALIASES
+        self._asked |= func in {torch.autograd.grad, torch.autograd.backward}
 
     def disturbed(self) -> bool:
         """Whether somebody changed the weight since its last step."""
-        self._notice()
-        if not (self.edited or self.leaked or self.reread):
-            return False
-        with plain():
-            if self.reread:
-                self.part.copy_(self._fresh())
-                self.reread, self.edited, self.version = False, False, self.whole._version
-            elif self.leaked and not self.edited:
-                self.show()
-                self.edited = not torch.equal(self._fresh(), self.part)
-            self.leaked = False
-            return self.edited
+        self._edited |= self.whole._version != self._version
+        if self._reread:
+            self.support.renew(self.part, self.whole)
+            self._reread, self._edited, self._version = False, False, self.whole._version
+        elif self._leaked and not self._edited:
+            self.show()
+            part = self.part.clone()
+            self.support.renew(part, self.whole)
+            self._edited = not torch.equal(part, self.part)
+        self._leaked = False
+        return self._edited
+
+    # products and gradients
 
     def product(
-        self,
-        func: Callable[..., Tensor],
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        *options: Any,
-        **more: Any,
+        self, func: Callable[..., Tensor], x: Tensor, weight: Tensor, *more: Any, **options: Any
     ) -> Tensor | None:
         """A product with the weight, its way; None to compute it with the whole weight."""
+        bias, *rest = more or (options.pop("bias", None),)
 
         def dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            return func(x, weight, bias, *options, **more)
+            return func(x, weight, bias, *rest, **options)
 
         if self.way is None or not torch.is_grad_enabled() or isinstance(x, Restricted):
             return None
         with torch._C.DisableTorchFunctionSubclass():
-            if self.frozen:
-                held = [self]
-                if isinstance(bias, RestrictedParameter):
-                    held.append(bias.restriction)
-                if not any(restriction.disturbed() for restriction in held):
-                    return self.way(dense, x, self.values(), bias)
-            elif isinstance(self.way, Sparse):
+            if not self.frozen:
                 return self.way.with_full_gradient(dense, x, self.full, bias)
-        if self.frozen:
-            self.end()
+            held = [t.restriction for t in (weight, bias) if isinstance(t, RestrictedParameter)]
+            if not any(restriction.disturbed() for restriction in held):
+                return self.way(dense, x, self.values(), bias)
+        self.end()
         return None
 
     def values(self) -> Tensor:
@@ -291,7 +220,7 @@ class ParameterRestriction(Restriction):
         """Take the gradient of the part, or give that of the whole parameter to autograd."""
         hooks = self.full._backward_hooks or self.full._post_accumulate_grad_hooks
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if self.acting or torch.is_grad_enabled() or hooks or distributed:
+        if self._asked or torch.is_grad_enabled() or hooks or distributed:
             return self.support.spread(gradient, torch.zeros_like(self.whole))
         if gradient.stride() != self.part.stride():
             gradient = torch.empty_like(self.part).copy_(gradient)
@@ -303,43 +232,72 @@ class ParameterRestriction(Restriction):
         if self.gradient is None:
             return
         with plain():
-            whole = torch.zeros_like(self.whole)
-            self.support.prolong(self.gradient, whole)
+            whole = self.support.spread(self.gradient, torch.zeros_like(self.whole))
             self.full.grad = whole if self.full.grad is None else self.full.grad + whole
-            self.gradient = None
+        self.gradient = None
 
-    def advance(self) -> Tensor:
-        with plain():
-            gradient = self.gradient
-            if self.full.grad is not None:
-                asked = self.support.restrict(self.full.grad)
-                gradient = asked if gradient is None else asked + gradient
-            self.part.grad = gradient
-            self.missed += gradient is not None
-            self.ahead = self.ahead or gradient is not None
-        return self.part
+    # steps
 
-    def of_state(self, key: str, value: Tensor) -> Restriction:
-        """The restriction of a state of the optimizer, by its name there."""
-        if isinstance(value, Restricted):
-            return value.restriction
-        restriction = Restriction(value, self.support)
-        # of the second moments anything but zero would do, beside a first one of zero
-        if isinstance(self.support, RestingGrid) and key in {"subgrad", "exp_avg_sq"}:
-            with plain():
-                self.support.measure(restriction.whole, restriction.part)
-        return restriction
+    def advance(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the part its gradient for a step, and with it what others did to whole tensors.
 
-    def release(self) -> None:
-        self.collect_gradient()
-        super().release()
+        Args:
+            state: the optimizer's, of the parameter.
+
+        Returns:
+            That of the part.
+        """
+        if self._looked:
+            for _, whole, part in self._states.values():
+                self.support.renew(part, whole)
+        gradient = self.gradient
+        if self.full.grad is not None:
+            asked = self.support.restrict(self.full.grad)
+            gradient = asked if gradient is None else asked + gradient
+        self.part.grad = gradient
+        self.missed += gradient is not None
+        self._ahead |= gradient is not None
+        self._looked = self._asked = False
+        parts = dict(state)
+        for key, value in state.items():
+            if value.dim():
+                if key not in self._states or self._states[key][0] is not value:
+                    self._states[key] = value, *self._hold(value, key)
+                parts[key] = self._states[key][2]
+        return parts
+
+    def take_back(self, state: dict[str, Tensor], parts: dict[str, Tensor]) -> None:
+        """After the step: what the optimizer added, such as a momentum that was zero before."""
+        self.part.grad = None
+        for key in parts.keys() - state.keys():
+            whole = torch.zeros_like(self.whole, dtype=parts[key].dtype)
+            state[key] = self.support.spread(parts[key], whole)
+
+    # checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs beside whole tensors: the part has what stands for others."""
+        return {"support": vars(self.support), "missed": self.missed, "part": self.part}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a stored state; the whole tensors may come later."""
+        self.missed, self._reread = state["missed"], True
+        self.part.copy_(state["part"])
+
+
+def whole(parameter: Tensor | None) -> Tensor | None:
+    """A parameter as layers have it, of which what rests gets no gradient; None for None."""
+    if not isinstance(parameter, RestrictedParameter):
+        return parameter
+    held = parameter.restriction
+    return held.support.spread(held.values(), held.whole)
 
 
 class _Values(torch.autograd.Function):
     """The part of a parameter; the gradient is handed to the restriction."""
 
     @staticmethod
-    def forward(ctx: Any, full: Tensor, restriction: ParameterRestriction) -> Tensor:
+    def forward(ctx: Any, full: Tensor, restriction: Restriction) -> Tensor:
         ctx.restriction = restriction
         return restriction.part.detach()
 

@@ -21,15 +21,18 @@ class Entries:
         """The entries at the support, a new tensor."""
         return full.flatten().index_select(0, self.index.flatten()).view(self.index.shape)
 
+    def renew(self, part: Tensor, full: Tensor) -> None:
+        """Read the entries again, into a restriction."""
+        part.copy_(self.restrict(full))
+
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write the entries back; what is outside of the support stays as it is."""
-        part = part.to(full.dtype)
         flat = full.flatten().index_copy_(0, self.index.flatten(), part.flatten())
         if not full.is_contiguous():  # then flat is a copy
             full.copy_(flat.view(full.shape))
 
     def spread(self, part: Tensor, full: Tensor) -> Tensor:
-        """A weight with other entries at the support; differentiable in ``part``."""
+        """A tensor like ``full`` with other entries at the support; differentiable in ``part``."""
         spread = full.flatten().index_copy(0, self.index.flatten(), part.flatten())
         return _laid_out_as(full, spread.view(full.shape))
 
@@ -41,10 +44,21 @@ class Grid:
     Attributes:
         rows: the indices of the rows.
         columns: likewise, in ascending order; None for all.
+        rest: the other columns, where these meet constants and rest; None if they are zero.
     """
 
     rows: Tensor
     columns: Tensor | None = None
+    rest: Tensor | None = None
+
+    @property
+    def resting(self) -> "Grid":
+        """What rests in these rows."""
+        return Grid(self.rows, self.rest)
+
+    def resting_weights(self, full: Tensor) -> Tensor:
+        """What these are, or where a column stands for them, their direction."""
+        return self.resting.restrict(full)
 
     def restrict(self, full: Tensor) -> Tensor:
         """The entries at the support, a new tensor."""
@@ -53,37 +67,37 @@ class Grid:
             part = part.index_select(1, self.columns)
         return _laid_out_as(full, part)
 
+    def renew(self, part: Tensor, full: Tensor) -> None:
+        """Read the entries again, into a restriction."""
+        part.copy_(self.restrict(full))
+
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write the entries back; what is outside of the support stays as it is."""
-        full.index_copy_(0, self.rows, self._in_rows(part.to(full.dtype), full))
+        full[self._at] = part
 
     def spread(self, part: Tensor, full: Tensor) -> Tensor:
-        """A parameter with other entries at the support; differentiable in ``part``."""
-        return _laid_out_as(full, full.index_copy(0, self.rows, self._in_rows(part, full)))
+        """A tensor like ``full`` with other entries at the support; differentiable in ``part``."""
+        return _laid_out_as(full, full.index_put(self._at, part))
 
-    def _in_rows(self, part: Tensor, full: Tensor) -> Tensor:
-        """The rows of the support, with other entries in its columns."""
+    @property
+    def _at(self) -> tuple[Tensor, ...]:
         if self.columns is None:
-            return part
-        return full.index_select(0, self.rows).index_copy(1, self.columns, part)
+            return (self.rows,)
+        return self.rows.unsqueeze(1), self.columns
 
 
-@dataclass(frozen=True)
-class RestingGrid:
-    """Rows of which some columns rest: one more column stands for these, with their norm in a row.
+@dataclass(frozen=True, kw_only=True)
+class RestingGrid(Grid):
+    """A grid in which one more column stands for those that rest, with their norm in each row.
 
     So a regularizer of whole rows sees their whole norms. What rests keeps its direction; a prox
     changes its length alone.
 
     Attributes:
-        rows: the indices of the rows.
-        columns: those that do not rest, in ascending order.
-        rest: those that do, at least one.
+        rest: at least one column.
         direction: what rests of v, each row scaled to norm one (or zero).
     """
 
-    rows: Tensor
-    columns: Tensor
     rest: Tensor
     direction: Tensor
 
@@ -92,62 +106,45 @@ class RestingGrid:
         """The support for a parameter with this v."""
         resting = Grid(rows, rest).restrict(v)
         norms = _row_norms(resting).clamp_(min=torch.finfo(v.dtype).tiny)
-        return cls(rows, columns, rest, resting.div_(_per_row(norms, resting)))
-
-    @property
-    def moving(self) -> Grid:
-        """What does not rest."""
-        return Grid(self.rows, self.columns)
-
-    @property
-    def resting(self) -> Grid:
-        """What does."""
-        return Grid(self.rows, self.rest)
+        return cls(rows, columns, rest=rest, direction=resting.div_(norms))
 
     def restrict(self, full: Tensor) -> Tensor:
         """The entries that do not rest, and a column of zeros; a new tensor."""
-        part = self.moving.restrict(full)
+        part = super().restrict(full)
         last = part.new_zeros(len(part), 1, *part.shape[2:])
         return _laid_out_as(full, torch.cat([part, last], 1))
 
-    def measure(self, full: Tensor, part: Tensor) -> None:
+    def measure(self, part: Tensor, full: Tensor) -> None:
         """Write the norms of what rests into the last column of a restriction."""
         self.norms(part).copy_(_row_norms(self.resting.restrict(full)))
 
     def norms(self, part: Tensor) -> Tensor:
-        """The numbers in the last column of a restriction, one per row; a view."""
-        last = part.select(1, -1)
-        while last.dim() > 1:
-            last = last.select(-1, 0)
-        return last
+        """The numbers in the last column of a restriction, one per row, to multiply these with."""
+        return part[:, -1:, *(slice(1) for _ in part.shape[2:])]
+
+    def renew(self, part: Tensor, full: Tensor) -> None:
+        part[:, :-1] = super().restrict(full)
 
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write back the entries that do not rest; all others stay as they are."""
-        self.moving.prolong(part[:, :-1], full)
+        super().prolong(part[:, :-1], full)
 
-    def prolong_all(self, part: Tensor, full: Tensor) -> None:
-        """Write back what does not rest, and what does with the lengths in the last column."""
-        self.prolong(part, full)
+    def resting_weights(self, full: Tensor) -> Tensor:
+        return self.direction
+
+    def stretch(self, part: Tensor, full: Tensor) -> None:
+        """Give what rests the lengths in the last column."""
         self.resting.prolong(self._stretched(part), full)
 
     def spread(self, part: Tensor, full: Tensor) -> Tensor:
-        """A weight with other entries at the support; differentiable in those that do not rest."""
-        rest = self._stretched(part.detach()).to(full.dtype)
-        return self.resting.spread(rest, self.moving.spread(part[:, :-1], full))
+        spread = super().spread(part[:, :-1], full)
+        return self.resting.spread(self._stretched(part.detach()), spread)
 
     def _stretched(self, part: Tensor) -> Tensor:
-        return self.direction * _per_row(self.norms(part), self.direction)
+        return (self.direction * self.norms(part)).to(part.dtype)
 
 
-def _row_norms(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
-
-
-def _per_row(values: Tensor, like: Tensor) -> Tensor:
-    return values.view(-1, *(1 for _ in like.shape[1:]))
-
-
-Support = Entries | Grid | RestingGrid
+Support = Entries | Grid
 
 
 def nonzero_blocks(weight: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -166,19 +163,19 @@ def nonzero_entries(weight: Tensor, dims: tuple[int, ...]) -> Entries:
     if not dims:
         # on a CPU bytes are searched faster than numbers
         return Entries((weight.flatten() != 0).view(torch.uint8).nonzero().flatten())
-    strides = [weight.shape[d + 1 :].numel() for d in range(weight.dim())]
-    blocks = nonzero_blocks(weight, dims).nonzero()
-    # a block is named by its first entry, along the first dimension that is not inside of blocks
-    index = (blocks * torch.tensor(strides, device=weight.device)).sum(1)
-    index = _along(min(set(range(weight.dim())) - set(dims)), index, weight.dim())
-    for d in dims:
-        inside = torch.arange(weight.shape[d], device=weight.device) * strides[d]
-        index = index + _along(d, inside, weight.dim())
+    first, *free = (d for d in range(weight.dim()) if d not in dims)
+    index = torch.arange(weight.numel(), device=weight.device).view(weight.shape)
+    blocks = index.permute(first, *free, *dims).flatten(0, len(free))
+    index = blocks[nonzero_blocks(weight, dims).flatten()].movedim(0, first)
+    for d in free:
+        index = index.unsqueeze(d)
     return Entries(index)
 
 
-def _along(dim: int, values: Tensor, ndim: int) -> Tensor:
-    return values.view([-1 if d == dim else 1 for d in range(ndim)])
+def missing(index: Tensor, size: int) -> Tensor:
+    """The numbers in range(size) that are not in ``index``, in ascending order."""
+    left = torch.ones(size, dtype=torch.bool, device=index.device)
+    return left.index_fill(0, index, False).nonzero().flatten()
 
 
 def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
@@ -190,8 +187,5 @@ def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
     return x.new_empty_strided(x.shape, strides).copy_(x)
 
 
-def missing(index: Tensor, size: int) -> Tensor:
-    """The numbers in range(size) that are not in ``index``, in ascending order."""
-    left = torch.ones(size, dtype=torch.bool, device=index.device)
-    left[index] = False
-    return left.nonzero().flatten()
+def _row_norms(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=tuple(range(1, x.dim())), keepdim=True)

@@ -1,86 +1,66 @@
-"""Products with the support of a weight alone: forward pass and both gradients.
+"""How layers compute in frozen steps: products with the support of a weight alone.
 
 Masked     any layer and any support: the entries are put back in their places
 Csr        single entries of a linear layer, on a CPU: sparse times dense products
 Gathered   rows and columns, that is neurons, filters and channels: a smaller dense layer
 """
 
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bregman.multilevel.supports import Entries, Support
+from bregman.chains import ELEMENTWISE, Call, links
+from bregman.layers import weight_layers
+from bregman.multilevel.restriction import RestrictedParameter, whole
+from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support, missing
+from bregman.multilevel.trained import Layer
+
+PATHS = ("auto", "masked", "csr", "gathered")
+# "auto" takes sparse products for weights of that many entries, up to that density: there they are
+# faster in benchmarks/paths_1.csv, whatever the batch
+CSR_ENTRIES, CSR_DENSITY = 500_000, 0.2
 
 # (x, weight, bias) to the output of a layer of this kind with another weight and bias
 Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-class Way:
-    """How a layer computes while its support is frozen.
+class Masked:
+    """How a layer computes while its support is frozen; this way is right for all and no faster.
 
     Args:
         full: its whole weight.
-        support: of the weight.
-        trained: what moves; None for all of the support.
-
-    Attributes:
-        dead: the rows outside of the support, None if it is not made of whole rows.
-        steady: whether the next layer counts on what comes of dead rows to stay as it is; set by
-            that one. Then their biases rest.
-        bias: the restriction of the bias, if some of it rests.
+        trained: what moves of it.
     """
 
-    def __init__(self, full: Tensor, support: Support, trained: Support | None = None) -> None:
-        self.whole, self.support = full.detach(), support
-        self.trained = support if trained is None else trained
-        self.dead: Tensor | None = None
-        self.steady = False
-        self.bias: Any = None  # what restricts the bias, where it rests too
+    def __init__(self, full: Tensor, trained: Support) -> None:
+        self.full, self.trained = full.detach(), trained
+        self.support = trained
 
     def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        """The output of the layer.
+        """The output of the layer, here with the entries put back into a weight of full size.
 
         Args:
             dense: see above.
             x: the input.
             part: of the weight: what moves.
-            bias: whole, as the layer has it.
+            bias: as the layer has it.
         """
-        raise NotImplementedError
-
-    def masked(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        """The same with the entries put back: right for all supports, and no faster."""
-        return dense(x, self.trained.spread(part, self.whole), self.whole_bias(bias))
-
-    def whole_bias(self, bias: Tensor | None) -> Tensor | None:
-        """The bias, of which what rests gets no gradient."""
-        if self.bias is None or bias is not self.bias.full:
-            return bias
-        return self.bias.support.spread(self.bias.values(), self.bias.whole)
+        return dense(x, self.trained.spread(part, self.full), whole(bias))
 
 
-class Masked(Way):
-    """The layer itself, with the entries put back."""
-
-    __call__ = Way.masked
-
-
-class Sparse(Way):
-    """A layer whose products leave out what is zero.
+class Sparse(Masked):
+    """A layer whose products leave out what is zero, in the next full step as well.
 
     Attributes:
+        support: what is not zero.
         version: torch's count of the changes of the whole weight, when it was whole again.
     """
 
     version: int
-
-    def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        return self.forward(dense, x, part, bias)
 
     def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output, all features in and out, for the entries of a weight at ``support``."""
@@ -122,21 +102,18 @@ class Csr(Sparse):
     """A linear layer in compressed sparse rows, in float32 or float64 on a CPU.
 
     Its products are of matrices features x batch, so that a row of W adds up contiguous rows of x.
-    Between two such layers activations keep this layout in memory.
 
     Args:
         full: the weight of a linear layer.
         support: single entries in ascending order.
-        before: what the layer in front is, if it is known that only activations are in between.
+
+    Attributes:
+        by_features: whether the output keeps this layout in memory, for another such layer.
     """
 
-    support: Entries
-
-    def __init__(self, full: Tensor, support: Entries, before: Way | None = None) -> None:
+    def __init__(self, full: Tensor, support: Entries) -> None:
         super().__init__(full, support)
         self.by_features = False
-        if isinstance(before, Csr):
-            before.by_features = True
         n_out, n_in = full.shape
         index = support.index.int()
         rows = index // n_in
@@ -151,13 +128,15 @@ class Csr(Sparse):
                 self.by_rows[1], columns, zeros, (n_out, n_in), check_invariants=False
             )
 
-    def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+    def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         y = _CsrProduct.apply(x.reshape(-1, x.shape[-1]).t(), part, self)
         if bias is not None:
             y = y.add_(bias.unsqueeze(1))
         # dense layers are slow to take what is transposed
         y = y.t() if self.by_features else y.t().contiguous()
         return y.view(*x.shape[:-1], -1)
+
+    forward = __call__
 
 
 class _CsrProduct(torch.autograd.Function):
@@ -201,46 +180,172 @@ def _starts(index: Tensor, size: int) -> Tensor:
     return starts
 
 
-class Timed(Way):
-    """Of several ways the fastest, by their times on the first batch.
+class Gathered(Sparse):
+    """A smaller dense layer made of the rows and columns of the support, on any device.
+
+    A row outside of the support is no silent neuron: its output is its bias. So the output has all
+    features, unless the next layer is gathered too and takes those of the support alone. That one
+    knows the others, which are constants, and adds what its weights make of them to its bias. Only
+    while the model is called, and where no hook of a module looks on: else both are masked.
 
     Args:
-        ways: by name; for the same weight and support.
-        report: is given the name of the fastest and the seconds of each.
+        layer: a linear layer, or a convolution that is not grouped.
+        trained: what moves of its weight.
+
+    Attributes:
+        dead: the rows that are zero.
     """
 
-    def __init__(
-        self, ways: Mapping[str, Way], report: Callable[[str, dict[str, float]], None]
-    ) -> None:
-        one = next(iter(ways.values()))
-        super().__init__(one.whole, one.support)
-        self.ways, self.report = ways, report
-        self.fastest: Way | None = None
+    trained: Grid
+    support: Grid
+
+    def __init__(self, layer: Layer, trained: Grid) -> None:
+        super().__init__(layer.weight, trained)
+        self.layer = layer
+        if trained.rest is not None:
+            self.support = Grid(trained.rows)
+        self.dead = missing(trained.rows, len(layer.weight))
+        self._front: Gathered | None = None
+        self._met: Tensor | None = None
+        # of the model, and the modules from here on to a layer that takes living features alone
+        self.call: Call | None = None
+        self._modules: Sequence[nn.Module] = ()
+        self._narrow = False
+
+    def follow(self, front: "Gathered", between: Sequence[nn.Module], call: Call) -> None:
+        """Take the living features of the layer in front alone, if others are constants that rest.
+
+        Args:
+            front: the way of that layer.
+            between: the modules from there to here.
+            call: of the model.
+        """
+        if self.trained.rest is not None:
+            self._front = front
+            front.call, front._modules = call, (front.layer, *between, self.layer)
 
     def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        if self.fastest is None:
-            seconds = {name: _seconds(way, dense, x, part) for name, way in self.ways.items()}
-            fastest = min(seconds, key=lambda name: seconds[name])
-            self.report(fastest, seconds)
-            self.fastest = self.ways[fastest]
-        return self.fastest(dense, x, part, bias)
+        live = None if self.trained.rest is None else self.trained.columns
+        wide = live is not None and x.shape[1 - part.dim()] != len(live)
+        if wide or (part.dim() > 2 and not part.numel()):
+            return super().__call__(dense, x, part, bias)
+        narrow = bias is self.layer.bias and self._is_narrow()
+        small = None if len(self.dead) else bias
+        if narrow and isinstance(bias, RestrictedParameter):
+            small = bias.restriction.values()
+        if live is not None:
+            met = self._of_constants(part)
+            small = met if small is None else small + met
+            part = part[:, : len(live)]
+        y = self._product(dense, x, part, small)
+        return y if narrow or not len(self.dead) else self._widen(y, bias)
+
+    def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        return self._widen(self._product(dense, x, part, None), bias)
+
+    def _product(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
+        if self.support.columns is not None:
+            x = x.index_select(1 - part.dim(), self.support.columns)
+        return dense(x, part, bias)
+
+    def _widen(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        """All features, of those that are given without their biases."""
+        dim = 1 - self.full.dim()
+        if len(self.dead):
+            shape = list(y.shape)
+            shape[dim] = len(self.full)
+            y = y.new_zeros(shape).index_copy(dim, self.support.rows, y)
+        bias = whole(bias)
+        return y if bias is None else y + bias.to(y.dtype).view(-1, *(1 for _ in range(-1 - dim)))
+
+    def _is_narrow(self) -> bool:
+        """Whether the output has the features of the support alone."""
+        if self.call is None:
+            return False
+        # what an activation checkpoint computes again, in a backward pass, is as it was
+        if torch._C._current_graph_task_id() < 0:
+            self._narrow = self.call.inside and not _watched(self._modules)
+        return self._narrow
+
+    def _constants(self) -> Tensor:
+        """What the layer behind gets of each dead row, the same for all samples."""
+        bias = self.layer.bias
+        values = self.full.new_zeros(len(self.full)) if bias is None else bias.detach()
+        values = values.index_select(0, self.dead)
+        for module in self._modules:
+            if type(module) in ELEMENTWISE:
+                values = module.forward(values)
+        return values
+
+    def _of_constants(self, part: Tensor) -> Tensor:
+        """What the weights that rest make of the constants from the front, one number per row."""
+        grid = self.trained
+        if self._met is None:
+            assert self._front is not None
+            rest = grid.resting_weights(self.full)
+            values = self._front._constants().to(rest.dtype)
+            values = values.repeat_interleave(rest.shape[1] // len(values))
+            met = rest.unsqueeze(-1).flatten(2).sum(2) @ values
+            self._met = met.to(self.full.dtype)
+        if isinstance(grid, RestingGrid):
+            return self._met * grid.norms(part.detach()).flatten()
+        return self._met
 
 
-def _seconds(way: Way, dense: Product, x: Tensor, part: Tensor) -> float:
-    """The time of a forward and a backward pass, the least of three."""
-    times = []
-    part = part.detach().requires_grad_()
-    x = x.detach().clone().requires_grad_(x.requires_grad)
-    wanted = [t for t in (x, part) if t.requires_grad]
-    # hooks of an activation checkpoint around it must not see this
-    with torch.autograd.graph.saved_tensors_hooks(_as_it_is, _as_it_is):
-        for _ in range(3):
-            start = time.perf_counter()
-            y = way(dense, x, part, None)
-            torch.autograd.grad(y, wanted, torch.ones_like(y))
-            times.append(time.perf_counter() - start)
-    return min(times)
+def _watched(modules: Sequence[nn.Module]) -> bool:
+    """Whether hooks see what goes in and out of a module, or change it."""
+    if nn.modules.module._has_any_global_hook():
+        return True
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in modules for kind in kinds)
 
 
-def _as_it_is(saved: Any) -> Any:
-    return saved
+def choose(
+    model: nn.Module,
+    supports: dict[Tensor, Support],
+    path: str,
+    call: Call,
+    reasons: dict[str, str],
+) -> dict[Tensor, Masked]:
+    """The ways of all layers whose weights have a support, by weight.
+
+    Args:
+        model: the model.
+        supports: of its parameters.
+        path: as of ``Multilevel``.
+        call: of the model.
+        reasons: is told, by the names of layers, which way each has and why.
+    """
+    ways: dict[Tensor, Masked] = {}
+    for name, layer in weight_layers(model):
+        if layer.weight in supports:
+            ways[layer.weight], reasons[name] = way_of(layer, supports[layer.weight], path)
+    for layer, (front, between) in links(model).items():
+        first, second = ways.get(front.weight), ways.get(layer.weight)
+        if isinstance(first, Csr) and isinstance(second, Csr):
+            first.by_features = True
+        elif isinstance(first, Gathered) and isinstance(second, Gathered):
+            second.follow(first, between, call)
+    return ways
+
+
+def way_of(layer: Layer, support: Support, path: str) -> tuple[Masked, str]:
+    """The way of a layer, and why it is this one."""
+    weight = layer.weight
+    if path == "masked":
+        return Masked(weight, support), "masked"
+    if isinstance(support, Grid) and path != "csr":
+        return Gathered(layer, support), "gathered"
+    if isinstance(support, Entries) and path != "gathered" and _fits_csr(layer, support):
+        density = support.index.numel() / max(weight.numel(), 1)
+        if path == "csr" or (weight.numel() >= CSR_ENTRIES and density <= CSR_DENSITY):
+            return Csr(weight, support), "csr"
+        why = f"csr pays from {CSR_ENTRIES:,} entries on, up to a density of {CSR_DENSITY:g}"
+    else:
+        why = f"{path} has nothing for {type(layer).__name__} with this regularizer"
+    return Masked(weight, support), f"masked: {why}"
+
+
+def _fits_csr(layer: Layer, support: Entries) -> bool:
+    on_cpu = layer.weight.is_cpu and layer.weight.dtype in (torch.float32, torch.float64)
+    return on_cpu and isinstance(layer, nn.Linear) and support.index.dim() == 1

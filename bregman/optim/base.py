@@ -123,7 +123,7 @@ class RegularizedOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         active = []
-        for group in self._checked_groups():
+        for group in self._groups_of_step():
             params, grads = [], []
             for p in group["params"]:
                 if (grad := p.grad) is None:
@@ -152,6 +152,10 @@ class RegularizedOptimizer(Optimizer):
 
     def _after_updates(self, params: list[Tensor]) -> None:
         """What is left to do when all parameters with a gradient had their step."""
+
+    def _groups_of_step(self) -> list[dict[str, Any]]:
+        """The groups that a step is taken on, when all gradients are there."""
+        return self._checked_groups()
 
     def _checked_groups(self) -> list[dict[str, Any]]:
         """The groups, whose options a scheduler or the user may have set meanwhile."""

@@ -219,8 +219,10 @@ def test_lambda_is_steered_between_cycles_about_every_ten_steps(m, expected, mon
 
 def test_sparse_products_are_for_the_cpu_only():
     made = config(TINY, 0, "MLP", **BREGMAN, frozen_steps=2, path="csr")
-    model = made.make_model(generator()).to("meta")
+    model = made.make_model(generator())
     optimizer = made.make_optimizer(model)
+    for p in model.parameters():  # in place of a GPU
+        torch.utils.swap_tensors(p, nn.Parameter(p.detach().to("meta")))
     with pytest.raises(ValueError, match="path 'csr' needs a model on the cpu, got one on meta"):
         Multilevel(model, optimizer, 2, path="csr")
     assert "multilevel" in made.attach_to(model, optimizer, 10, generator())
@@ -459,7 +461,7 @@ def test_turnover_looks_at_full_steps_only():
     layer, step, turnover = by_hand(L1(1.0), (1, 4), frozen_steps=2)
     step(2.0, 3.0, 0.0, 0.0)  # 0 and 1 enter
     for _ in range(2):  # on their own they go on, and 0 leaves again
-        layer.weight.grad = torch.tensor([0.75, 0.0])
+        layer.weight.grad = torch.tensor([[0.75, 0.0, 0.0, 0.0]])
         turnover.cycle.optimizer.step()
     assert turnover.collect() == {}
     layer.weight.grad = torch.zeros(1, 4)

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 from torch import nn
 
+from bregman.chains import links
 from bregman.flops import layer_densities, sparse_share
 from bregman.layers import weight_layers
-from bregman.multilevel.chains import links
 from bregman.suite.training import Record
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from bregman.multilevel import Multilevel
-from bregman.multilevel.choice import blocks
 from bregman.multilevel.supports import nonzero_blocks
+from bregman.multilevel.trained import blocks
 from bregman.optim import BregmanOptimizer
 
 
