@@ -46,11 +46,11 @@ class BregmanOptimizer(RegularizedOptimizer):
         """Recompute theta from v, after v was edited or a group got another reg or delta.
 
         v is kept, and theta becomes prox_{delta J}(delta v) as it would after a step. A parameter
-        that has not had a step has no v yet and stays as it is.
+        that has not had a step has no v yet and stays as it is, and so does a frozen one.
         """
         for group in self._checked_groups():
             for p in group["params"]:
-                if "subgrad" in self.state.get(p, {}):
+                if p.requires_grad and "subgrad" in self.state.get(p, {}):
                     _mirror_step(p, self.state[p], group["reg"], group["delta"])
         self._versions, self._unmoved = {}, frozenset()
 
