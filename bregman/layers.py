@@ -343,13 +343,6 @@ def param_groups(
     return [group for group in made if group["params"]]
 
 
-def weight_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | CONV]]:
-    """Yield (name, layer) for every linear and convolution layer, in the order of definition."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | CONV):
-            yield name, module
-
-
 @contextmanager
 def modes_kept(model: nn.Module) -> Iterator[None]:
     """Whatever is done inside, afterwards every module is in train or eval mode as it was."""
