@@ -10,8 +10,8 @@ from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
 from bregman.optim.base import RegularizedOptimizer, precision, scalar
-from bregman.optim.mirror import BregmanOptimizer, _mirror_step
-from bregman.optim.proxes import prox_into, prox_together
+from bregman.optim.mirror import BregmanOptimizer
+from bregman.optim.proxes import write_proxes
 from bregman.regularizers import Regularizer
 
 
@@ -64,23 +64,18 @@ class LinBreg(BregmanOptimizer):
                                       fused=fused))  # fmt: skip
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        lr, beta = scalar(group["lr"]), group["momentum"]
+        lr: Any = scalar(group["lr"])
+        beta = group["momentum"]
         states = self._states(group, params, *(["momentum_buffer"] if beta else []))
         if not group["fused"] and all(p.is_cpu for p in params):
             # one parameter after the other: its v is in the cache when the prox reads it
-            signed: Any = -lr if group["maximize"] else lr
-            reg, delta = group["reg"], group["delta"]
             for p, grad, state in zip(params, grads, states, strict=True):
-                v = state["subgrad"]
                 if beta:
-                    m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * signed)
-                    v.sub_(m)
+                    m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * lr)
+                    state["subgrad"].sub_(m)
                 else:
-                    v.add_(grad, alpha=-signed)
-                if not self._unmoved:
-                    _mirror_step(p, state, reg, delta)
-            if self._unmoved:
-                self._read_off(group, params, states)
+                    state["subgrad"].add_(grad, alpha=-lr)
+                self._read_off(group, [p], [state])
             return
         # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
         share = (1 - beta) * lr
@@ -97,7 +92,7 @@ class LinBreg(BregmanOptimizer):
             lr=1.0 if beta else lr,
             weight_decay=0.0,
             nesterov=False,
-            maximize=group["maximize"],
+            maximize=False,
             fused=group["fused"],
         )
         self._read_off(group, params, states)
@@ -173,7 +168,7 @@ class AdaBreg(BregmanOptimizer):
             lr=scalar(group["lr"]),
             weight_decay=0.0,
             eps=group["eps"],
-            maximize=group["maximize"],
+            maximize=False,
             fused=fused,
         )
         self._read_off(group, params, states)
@@ -208,7 +203,7 @@ class ProxGD(RegularizedOptimizer):
                                       maximize=maximize, fused=fused))  # fmt: skip
 
     def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        lr, reg = scalar(group["lr"]), group["reg"]
+        lr = scalar(group["lr"])
         points = [p.to(precision(p)) for p in params]  # the parameters themselves if that is theirs
         sgd(
             points,
@@ -219,11 +214,7 @@ class ProxGD(RegularizedOptimizer):
             lr=lr,
             weight_decay=0.0,
             nesterov=False,
-            maximize=group["maximize"],
+            maximize=False,
             fused=group["fused"],
         )
-        if all(p.is_cpu for p in params):
-            for x, p in zip(points, params, strict=True):
-                prox_into(reg, float(lr), x, p)
-        else:
-            prox_together(reg, float(lr), points, params)
+        write_proxes(group["reg"], float(lr), points, params)

@@ -1,6 +1,7 @@
 """The subgradient variable v, and the way back to theta."""
 
 import warnings
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -8,8 +9,7 @@ import torch
 from torch import Tensor
 
 from bregman.optim.base import RegularizedOptimizer, precision
-from bregman.optim.proxes import prox_into, prox_together
-from bregman.regularizers import Regularizer
+from bregman.optim.proxes import write_proxes
 
 
 class BregmanOptimizer(RegularizedOptimizer):
@@ -34,11 +34,9 @@ class BregmanOptimizer(RegularizedOptimizer):
         Call this after the edit: v becomes the least-norm subgradient of J_delta at theta. Momentum
         and moments are kept.
         """
-        for group in self._checked_groups():
-            for p in group["params"]:
-                if "subgrad" in self.state.get(p, {}):
-                    self.state[p]["subgrad"].copy_(_initial_subgrad(p, group))
-                    self._unmoved |= {p}
+        for group, p, state in self._started():
+            state["subgrad"].copy_(_initial_subgrad(p, group))
+            self._unmoved |= {p}
         self._versions = {}
 
     @torch.no_grad()
@@ -48,11 +46,17 @@ class BregmanOptimizer(RegularizedOptimizer):
         v is kept, and theta becomes prox_{delta J}(delta v) as it would after a step. A parameter
         that has not had a step has no v yet and stays as it is, and so does a frozen one.
         """
+        for group, p, state in self._started():
+            if p.requires_grad:
+                _write_theta(group, [p], [state])
+        self._versions, self._unmoved = {}, frozenset()
+
+    def _started(self) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Tensor]]]:
+        """The parameters that have a v, with their groups and states."""
         for group in self._checked_groups():
             for p in group["params"]:
-                if p.requires_grad and "subgrad" in self.state.get(p, {}):
-                    _mirror_step(p, self.state[p], group["reg"], group["delta"])
-        self._versions, self._unmoved = {}, frozenset()
+                if "subgrad" in self.state.get(p, {}):
+                    yield group, p, self.state[p]
 
     def _states(
         self, group: dict[str, Any], params: list[Tensor], *zeros: str
@@ -74,7 +78,6 @@ class BregmanOptimizer(RegularizedOptimizer):
         self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
     ) -> None:
         """Give parameters the theta of their v."""
-        reg, delta = group["reg"], group["delta"]
         if self._unmoved and not torch.compiler.is_compiling():
             # a step that moves nothing must not round theta: prox(v) gives back what v can hold
             at_rest = {
@@ -83,24 +86,15 @@ class BregmanOptimizer(RegularizedOptimizer):
                 if p in self._unmoved and torch.equal(state["subgrad"], _initial_subgrad(p, group))
             }
             self._unmoved -= set(params) - at_rest
-            moved = [i for i, p in enumerate(params) if p not in at_rest]
-            params, states = [params[i] for i in moved], [states[i] for i in moved]
-        if all(p.is_cpu for p in params):
-            for p, state in zip(params, states, strict=True):
-                _mirror_step(p, state, reg, delta)
-        else:
-            vs = [state["subgrad"] for state in states]
-            scaled = vs if delta == 1 else list(torch._foreach_mul(vs, delta))
-            prox_together(reg, delta, scaled, params)
+            states = [s for p, s in zip(params, states, strict=True) if p not in at_rest]
+            params = [p for p in params if p not in at_rest]
+        _write_theta(group, params, states)
 
     def _after_updates(self, params: list[Tensor]) -> None:
-        if self._told or torch.compiler.is_compiling():
-            return
-        versions = _versions(params)
-        if len(versions) < sum(len(group["params"]) for group in self.param_groups):
+        if not self._told and not torch.compiler.is_compiling():
             held = {id(p) for group in self.param_groups for p in group["params"]}
-            versions = {p: n for p, n in self._versions.items() if p in held} | versions
-        self._versions = versions
+            before = {p: n for p, n in self._versions.items() if p in held}
+            self._versions = before | _versions(params)
 
     def _tell_of_edits(
         self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
@@ -112,9 +106,8 @@ class BregmanOptimizer(RegularizedOptimizer):
         for p, state in zip(params, states, strict=True):
             if known.get(id(p), p._version) == p._version:
                 continue
-            theta = torch.empty_like(p)
-            _mirror_step(theta, state, group["reg"], group["delta"])
-            v = state["subgrad"]
+            theta, v = torch.empty_like(p), state["subgrad"]
+            _write_theta(group, [theta], [state])
             rounding = 16 * torch.finfo(v.dtype).eps * group["delta"] * v.abs().max()
             rounding = rounding + torch.finfo(p.dtype).eps * theta.abs()
             if bool(((p - theta).abs() > rounding).any()):
@@ -143,8 +136,11 @@ def _initial_subgrad(p: Tensor, group: dict[str, Any]) -> Tensor:
     return _zeros(p).copy_(group["reg"].subgrad(theta)).add_(theta, alpha=1 / group["delta"])
 
 
-def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: float) -> None:
-    # theta <- prox_{delta J}(delta v), written into the parameter's own storage
-    v = state["subgrad"]
-    scaled = v if delta == 1 else torch.mul(v, delta, out=p if p.dtype == v.dtype else None)
-    prox_into(reg, delta, scaled, p)
+def _write_theta(
+    group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
+) -> None:
+    # theta <- prox_{delta J}(delta v), written into the parameters' own storage
+    delta, vs = group["delta"], (state["subgrad"] for state in states)
+    if delta != 1:
+        vs = (v.mul(delta) for v in vs)
+    write_proxes(group["reg"], delta, vs, params)

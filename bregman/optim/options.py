@@ -1,7 +1,7 @@
-"""What a parameter group may say: the options and their ranges, and keys that no step reads."""
+"""What a parameter group may hold: options in their ranges, keys that no step reads, parameters."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
@@ -20,6 +20,35 @@ _WITHOUT_EFFECT = {"momentum": 0, "dampening": 0, "nesterov": False, "amsgrad": 
 # what else options are called
 _SYNONYMS = {"learning_rate": "lr", "tau": "lr", "lam": "reg", "lambda": "reg",
              "regularizer": "reg", "beta": "momentum", "epsilon": "eps"}  # fmt: skip
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, Real) else math.nan
+
+
+def _non_negative(value: Any) -> bool:
+    return 0 <= _number(value) < math.inf
+
+
+def _below_one(value: Any) -> bool:
+    return 0 <= _number(value) < 1
+
+
+# what each option may be, and in words
+_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (_non_negative, "non-negative and finite"),
+    "eps": (_non_negative, "non-negative and finite"),
+    "weight_decay": (_non_negative, "non-negative and finite"),
+    "delta": (lambda x: 0 < _number(x) < math.inf, "positive"),
+    "momentum": (_below_one, "in [0, 1)"),
+    "betas": (
+        lambda x: isinstance(x, tuple | list) and len(x) == 2 and all(map(_below_one, x)),
+        "two numbers in [0, 1)",
+    ),
+    "reg": (lambda x: isinstance(x, Regularizer), "a Regularizer such as L1(1e-3), or None"),
+    "maximize": (lambda x: isinstance(x, bool), "True or False"),
+    "fused": (lambda x: isinstance(x, bool | None), "True, False or None"),
+}
 
 
 def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) -> None:
@@ -47,45 +76,49 @@ def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) ->
             )
 
 
-def check_options(options: dict[str, Any], *, tensors: bool = True) -> None:
+def check_options(options: dict[str, Any]) -> None:
     """Raise ValueError where an option is out of its range; no regularizer becomes ``Zero``.
 
     Args:
         options: a parameter group with all options.
-        tensors: look into a tensor too, which makes the host wait for its device.
     """
-
-    def check(name: str, value: Any, ok: bool, allowed: str) -> None:
-        if not ok:
-            raise ValueError(f"{name} must be {allowed}, got {value!r}")
-
     if options["reg"] is None:
         options["reg"] = Zero()
     for name, value in options.items():
-        match name:
-            case "lr" if isinstance(value, Tensor):
-                if value.numel() != 1:
-                    raise ValueError(f"Tensor lr must be 1-element, got {tuple(value.shape)}")
-                if tensors:
-                    check_options({**options, "lr": value.item()})
-            case "lr" | "eps" | "weight_decay":
-                ok = 0 <= _number(value) < math.inf
-                check(name, value, ok, "non-negative and finite")
-            case "delta":
-                check(name, value, 0 < _number(value) < math.inf, "positive")
-            case "momentum":
-                check(name, value, 0 <= _number(value) < 1, "in [0, 1)")
-            case "betas":
-                ok = isinstance(value, tuple | list) and len(value) == 2
-                ok = ok and all(0 <= _number(beta) < 1 for beta in value)
-                check(name, value, ok, "two numbers in [0, 1)")
-            case "reg":
-                ok = isinstance(value, Regularizer)
-                check(name, value, ok, "a Regularizer such as L1(1e-3), or None")
-            case "maximize" | "fused":
-                ok = isinstance(value, bool) or (value is None and name == "fused")
-                check(name, value, ok, "True, False or (fused) None")
+        if name == "lr" and isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ValueError(f"Tensor lr must be 1-element, got {tuple(value.shape)}")
+            if not value.is_cpu:  # looking into it would make the host wait for its device
+                continue
+            value = value.item()
+        if name in _ALLOWED:
+            holds, allowed = _ALLOWED[name]
+            if not holds(value):
+                raise ValueError(f"{name} must be {allowed}, got {value!r}")
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, Real) else math.nan
+def check_parameter(kind: str, p: Tensor, reg: Regularizer) -> None:
+    """Raise ValueError where a parameter has no real numbers, or a regularizer does not fit it.
+
+    Args:
+        kind: the name of the optimizer.
+        p: the parameter; one that is sharded (a DTensor of torch) must have its blocks whole.
+        reg: the regularizer of its group.
+    """
+    if not p.is_floating_point():
+        raise ValueError(f"{kind} takes real parameters, got {p.dtype}")
+    if p.is_meta:
+        raise ValueError(
+            f"{kind} takes parameters with numbers, got one of shape {tuple(p.shape)} on the meta "
+            "device"
+        )
+    reg.check_shape(p.shape)
+    blocks = reg.blocks(p.dim())
+    for i, placement in enumerate(getattr(p, "placements", ())):
+        split = placement.is_shard() and p.device_mesh.size(i) > 1  # type: ignore[attr-defined]
+        whole = isinstance(reg, Zero) or (blocks is not None and placement.dim not in blocks)
+        if split and not whole:
+            raise ValueError(
+                f"{reg} needs whole blocks, got a parameter of shape {tuple(p.shape)} that is "
+                f"sharded along dimension {placement.dim}"
+            )
