@@ -24,8 +24,8 @@ _FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
     **dict.fromkeys((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
     **{F.gelu: nn.GELU, F.silu: nn.SiLU, F.elu: nn.ELU, F.leaky_relu: nn.LeakyReLU},
     F.dropout: lambda p=0.5, training=True, inplace=False: (
-        nn.Module() if training else nn.Dropout()
-    ),
+        nn.Module if training else nn.Identity
+    )(),
     **{F.max_pool2d: nn.MaxPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d},
     **dict.fromkeys(
         (torch.flatten, "flatten"), lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim)
@@ -88,16 +88,13 @@ def _chains(path: _Path) -> list[_Path]:
     ends: list[tuple[int, int]] = []
     for before, i in pairwise(weighted):
         first, *between, second = (layer for _, layer in path[before : i + 1])
-        norms = {type(layer) for layer in between if _is_fixed_norm(layer)}
+        # batch normalization without running statistics is another function of each batch
+        norms = {type(m) for m in between if type(m) in _NORMS and m.running_mean is not None}
         ungrouped = getattr(first, "groups", 1) == 1
         if ungrouped and feeds(first, between, second, (*_DROPOUT, *norms)):
             on = bool(ends) and ends[-1][1] == before
             ends.append((ends.pop()[0] if on else before, i))
     return [path[start : end + 1] for start, end in ends]
-
-
-def _is_fixed_norm(layer: Any) -> bool:
-    return type(layer) in _NORMS and layer.running_mean is not None
 
 
 def _paths(model: nn.Module) -> Iterator[_Path]:
@@ -206,10 +203,8 @@ def _pads(layer: Any) -> bool:
 def _with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
     """A layer like a given one, in its own precision, with other weights."""
     made = copy.deepcopy(layer)
-    sizes = ("out_features", "in_features") if type(layer) is nn.Linear else (
-        "out_channels", "in_channels")  # fmt: skip
-    for name, size in zip(sizes, weight.shape, strict=False):
-        setattr(made, name, size)
+    of = "features" if type(layer) is nn.Linear else "channels"
+    vars(made).update({f"out_{of}": weight.shape[0], f"in_{of}": weight.shape[1]})
     made.weight = _parameter(weight, layer.weight)
     if layer.bias is not None or bias.any():
         made.bias = _parameter(bias, layer.weight if layer.bias is None else layer.bias)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bregman.chains import altered
+from bregman.checks import check
 
 # fewer weights are multiplied by a dense layer in less time than a sparse product takes to start
 _SMALLEST = 2**14
@@ -24,8 +25,7 @@ class CsrLinear(nn.Module):
     output has autocast's. What is loaded is checked first, since the kernels trust their indices.
 
     Args:
-        in_features: the number of columns of W.
-        out_features: the number of rows.
+        shape: of W, (out_features, in_features).
         nonzeros: the number of weights that are stored.
         dtype: of weights and biases, float32 or float64.
 
@@ -38,21 +38,14 @@ class CsrLinear(nn.Module):
     values: Tensor
     bias: Tensor
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        nonzeros: int,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, shape: tuple[int, int], nonzeros: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
-        self._shape = out_features, in_features
+        self._shape = self.out_features, self.in_features = shape
         # plain tensors: those of layout CSR can't be copied or told apart by size when loaded
-        self.register_buffer("row_starts", torch.zeros(out_features + 1, dtype=torch.int32))
+        self.register_buffer("row_starts", torch.zeros(shape[0] + 1, dtype=torch.int32))
         self.register_buffer("columns", torch.zeros(nonzeros, dtype=torch.int32))
         self.register_buffer("values", torch.zeros(nonzeros, dtype=dtype))
-        self.register_buffer("bias", torch.zeros(out_features, dtype=dtype))
+        self.register_buffer("bias", torch.zeros(shape[0], dtype=dtype))
         with warnings.catch_warnings():  # torch's CSR tensors call themselves beta, once
             warnings.simplefilter("ignore")
             self._weight()
@@ -61,7 +54,8 @@ class CsrLinear(nn.Module):
     def like(cls, layer: nn.Linear) -> "CsrLinear":
         """The same function as a linear layer; where that has no bias, the biases are zero."""
         rows, columns = layer.weight.detach().nonzero(as_tuple=True)
-        made = cls(layer.in_features, layer.out_features, len(rows), layer.weight.dtype)
+        shape = layer.out_features, layer.in_features
+        made = cls(shape, len(rows), layer.weight.dtype)
         counts = torch.bincount(rows, minlength=layer.out_features)
         made.row_starts[1:] = counts.cumsum(0)
         made.columns.copy_(columns)
@@ -161,8 +155,7 @@ def to_csr(model: nn.Module, max_density: float = 0.1) -> nn.Module:
             is has another device than the CPU, another dtype than float32 and float64, forward
             hooks (those of ``torch.nn.utils.prune`` included) or a ``forward`` put in its place.
     """
-    if not 0 < max_density <= 1:
-        raise ValueError(f"max_density must be in (0, 1], got {max_density}")
+    check(0 < max_density <= 1, "max_density", "in (0, 1]", max_density)
     model.state_dict()  # a cycle of Multilevel ends
     sparse = {}
     for name, layer in _linear_layers(model):
@@ -204,8 +197,8 @@ def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     made = {}
     for name, layer in _linear_layers(model):
         if (values := state.get(f"{name}.values".removeprefix("."))) is not None:
-            shape, n = (layer.in_features, layer.out_features), torch.as_tensor(values).numel()
-            made[name] = CsrLinear(*shape, n, layer.weight.dtype).train(layer.training)
+            shape, n = (layer.out_features, layer.in_features), torch.as_tensor(values).numel()
+            made[name] = CsrLinear(shape, n, layer.weight.dtype).train(layer.training)
     loaded = _replaced(model, made)
     loaded.load_state_dict(state)
     return loaded

@@ -8,6 +8,7 @@ from warnings import warn
 import torch
 from torch import Tensor
 
+from bregman.checks import check
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import Zero
 
@@ -56,14 +57,10 @@ class SparsityTarget:
     """
 
     def __init__(self, optimizer: BregmanOptimizer, density: float, *, every: int = 10) -> None:
-        if not isinstance(optimizer, BregmanOptimizer):
-            raise ValueError(
-                f"optimizer must be LinBreg or AdaBreg, got {type(optimizer).__name__}"
-            )
-        if not 0 < density <= 1:
-            raise ValueError(f"density must be in (0, 1], got {density}")
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be an integer of at least 1, got {every}")
+        kind = type(optimizer)
+        check(issubclass(kind, BregmanOptimizer), "optimizer", "LinBreg or AdaBreg", kind.__name__)
+        check(0 < density <= 1, "density", "in (0, 1]", density)
+        check(isinstance(every, int) and every > 0, "every", "an integer of at least 1", every)
         self.optimizer, self.density, self.every = optimizer, density, every
         self.steps = 0
         groups = self._regularized()
@@ -71,16 +68,12 @@ class SparsityTarget:
             raise ValueError("no parameter group has a regularizer whose lam could be steered")
         for group in groups:
             group["reg"].levels(torch.ones_like(group["params"][0]))
-            if group["reg"].lam == 0:
-                raise ValueError(f"lam must be positive to be steered, got {group['reg']}")
+            check(group["reg"].lam > 0, "lam", "positive to be steered", group["reg"])
         params = [p for group in groups for p in group["params"]]
         frozen = sum(int(p.count_nonzero()) for p in params if not p.requires_grad)
         share = frozen / sum(p.numel() for p in params)
-        if density <= share:
-            raise ValueError(
-                f"density must be above {share:.4g}, the share of the frozen weights that are not "
-                f"zero, got {density}"
-            )
+        least = f"above {share:.4g}, the share of the frozen weights that are not zero"
+        check(density > share, "density", least, density)
 
     @torch.no_grad()
     def step(self, *_: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bregman.checks import check
 from bregman.layers import Weight, modes_kept, weights
 
 Unit = Literal["entry", "kernel"]
@@ -37,8 +38,7 @@ def threshold_(
         ValueError: threshold is negative or not finite, conv is something else, or a
             parametrization can't hold zeros.
     """
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"threshold must be non-negative and finite, got {threshold}")
+    check(0 <= threshold < math.inf, "threshold", "non-negative and finite", threshold)
     for weight in _thresholded(model, embedding):
         weight.zero_((_sizes(weight, conv) <= threshold).expand_as(weight.parameter))
 
@@ -77,10 +77,8 @@ def largest_threshold(
         ValueError: max_drop or resolution is out of range, conv is unknown, or the model has no
             weight to be thresholded.
     """
-    if not 0 <= max_drop < math.inf:
-        raise ValueError(f"max_drop must be non-negative and finite, got {max_drop}")
-    if not 0 < resolution < 1:
-        raise ValueError(f"resolution must be in (0, 1), got {resolution}")
+    check(0 <= max_drop < math.inf, "max_drop", "non-negative and finite", max_drop)
+    check(0 < resolution < 1, "resolution", "in (0, 1)", resolution)
     found = _thresholded(model, embedding)
     if not found:
         raise ValueError(f"{type(model).__name__} has no linear or convolution layer to threshold")
@@ -162,12 +160,11 @@ def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Te
     held: Tensor | None = None
     for item in batches:
         batch = item if isinstance(item, Tensor) else item[0]
-        if not len(batch):
-            continue
-        if held is not None and 1 not in (len(held), len(batch)):
+        if held is not None and min(len(held), len(batch)) > 1:
             yield held
-            held = None
-        held = batch if held is None else torch.cat((held, batch))
+            held = batch
+        elif len(batch):
+            held = batch if held is None else torch.cat((held, batch))
     if held is not None:
         yield held
 
@@ -179,8 +176,7 @@ def _thresholded(model: nn.Module, embedding: bool) -> list[Weight]:
 
 def _sizes(weight: Weight, conv: Unit) -> Tensor:
     """The sizes of a weight's units: entries, or kernels (one per pair of channels)."""
-    if conv not in get_args(Unit):
-        raise ValueError(f"conv must be one of {get_args(Unit)}, got {conv!r}")
+    check(conv in get_args(Unit), "conv", f"one of {get_args(Unit)}", conv)
     value = weight.value
     if conv == "kernel" and weight.kind == "conv":
         sizes = value.flatten(2).square().mean(2).sqrt()

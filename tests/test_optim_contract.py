@@ -323,9 +323,9 @@ def test_what_is_no_number_is_refused_by_the_arguments_name(value):
 
 def test_switches_are_checked():
     for cls in CLASSES:
-        with pytest.raises(ValueError, match=r"fused must be True, False or .*, got 'yes'"):
+        with pytest.raises(ValueError, match="fused must be True, False or None, got 'yes'"):
             cls([parameter(3)], fused="yes")
-        with pytest.raises(ValueError, match=r"maximize must be True, False or .*, got None"):
+        with pytest.raises(ValueError, match="maximize must be True or False, got None"):
             cls([parameter(3)], maximize=None)
 
 
@@ -448,9 +448,7 @@ def test_what_hooks_make_of_a_checkpoint_is_what_counts(cls, options):
 def test_parameters_without_numbers_are_refused(cls):
     meta = nn.Linear(3, 2, device="meta")
     for fused in (None, True):
-        with pytest.raises(
-            ValueError, match=r"with numbers, got one of shape \(2, 3\) on the meta"
-        ):
+        with pytest.raises(ValueError, match=r"with numbers, got .*device='meta', size=\(2, 3\)"):
             cls(meta.parameters(), fused=fused)
     for bad in (torch.ones(2) * 1j, torch.ones(2, dtype=torch.int64)):
         with pytest.raises(ValueError, match=f"real parameters, got {bad.dtype}"):

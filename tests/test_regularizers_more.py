@@ -392,7 +392,7 @@ def test_empty_matrices_have_a_subgradient() -> None:
 @pytest.mark.parametrize("dim", [1.5, "12", "1", None, (1, 2.0), [None], {}, torch.nn.Linear])
 def test_dims_are_integers(dim: object) -> None:
     for make in (lambda: GroupL12(0.1, dim), lambda: SparseGroup(0.1, 0.1, dim)):
-        with pytest.raises(ValueError, match="dim must name one or more different dimensions, got"):
+        with pytest.raises(ValueError, match="dim must be one or more different dimensions, got"):
             make()
 
 

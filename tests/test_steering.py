@@ -313,7 +313,7 @@ def test_regularizers_that_can_not_be_steered_are_named(reg, message):
 
 
 def test_another_optimizer_is_named():
-    with pytest.raises(ValueError, match="optimizer must be LinBreg or AdaBreg, got SGD"):
+    with pytest.raises(ValueError, match="optimizer must be LinBreg or AdaBreg, got 'SGD'"):
         SparsityTarget(SGD([nn.Parameter(torch.ones(3))], lr=0.1), 0.1)
 
 

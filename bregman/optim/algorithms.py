@@ -1,6 +1,7 @@
 """LinBreg, AdaBreg and ProxGD."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +10,14 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from bregman.optim.base import RegularizedOptimizer, precision, scalar
-from bregman.optim.mirror import BregmanOptimizer
-from bregman.optim.proxes import write_proxes
+from bregman.optim.base import Group, RegularizedOptimizer, precision, scalar
+from bregman.optim.mirror import BregmanOptimizer, mirror_step
+from bregman.optim.proxes import prox_together, write_prox
 from bregman.regularizers import Regularizer
+
+# torch's kernels, without what acts on v otherwise than on theta, or is done before
+_sgd = partial(sgd, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)
+_adam = partial(adam, amsgrad=False, weight_decay=0.0, maximize=False)
 
 
 class LinBreg(BregmanOptimizer):
@@ -63,7 +68,7 @@ class LinBreg(BregmanOptimizer):
                                       weight_decay=weight_decay, maximize=maximize,
                                       fused=fused))  # fmt: skip
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         lr: Any = scalar(group["lr"])
         beta = group["momentum"]
         states = self._states(group, params, *(["momentum_buffer"] if beta else []))
@@ -75,26 +80,22 @@ class LinBreg(BregmanOptimizer):
                     state["subgrad"].sub_(m)
                 else:
                     state["subgrad"].add_(grad, alpha=-lr)
-                self._read_off(group, [p], [state])
+                if self._unmoved:
+                    self._read_off(group, [p], [state])
+                else:
+                    mirror_step(group, p, state)
             return
-        # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
-        share = (1 - beta) * lr
-        dampening = 1 - share
-        if isinstance(lr, Tensor) or not math.isclose(1 - dampening, share, rel_tol=1e-8):
-            # too small, or too few digits, to be taken from 1 and back
-            grads, dampening = list(torch._foreach_mul(grads, share)), 0.0
-        sgd(
-            [state["subgrad"] for state in states],
-            grads,
-            [state["momentum_buffer"] if beta else None for state in states],
-            momentum=beta,
-            dampening=dampening,
-            lr=1.0 if beta else lr,
-            weight_decay=0.0,
-            nesterov=False,
-            maximize=False,
-            fused=group["fused"],
-        )
+        dampening = 0.0
+        if beta:
+            # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
+            share, lr = (1 - beta) * lr, 1.0
+            dampening = 1 - share
+            if isinstance(share, Tensor) or not math.isclose(1 - dampening, share, rel_tol=1e-8):
+                # too small, or too few digits, to be taken from 1 and back
+                grads, dampening = list(torch._foreach_mul(grads, share)), 0.0
+        vs = [state["subgrad"] for state in states]
+        ms = [state["momentum_buffer"] if beta else None for state in states]
+        _sgd(vs, grads, ms, momentum=beta, dampening=dampening, lr=lr, fused=group["fused"])
         self._read_off(group, params, states)
 
 
@@ -144,7 +145,7 @@ class AdaBreg(BregmanOptimizer):
                                       weight_decay=weight_decay, maximize=maximize,
                                       fused=fused))  # fmt: skip
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
         fused = group["fused"]
         if fused is None and not torch.compiler.is_compiling():
@@ -155,22 +156,11 @@ class AdaBreg(BregmanOptimizer):
                 # the fused kernels count on the parameter's device, the others on the host
                 device = p.device if group["fused"] else "cpu"
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-        adam(
-            [state["subgrad"] for state in states],
-            grads,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=scalar(group["lr"]),
-            weight_decay=0.0,
-            eps=group["eps"],
-            maximize=False,
-            fused=fused,
+        vs, m1s, m2s, steps = (
+            [state[key] for state in states] for key in ("subgrad", "exp_avg", "exp_avg_sq", "step")
         )
+        lr, eps = scalar(group["lr"]), group["eps"]
+        _adam(vs, grads, m1s, m2s, [], steps, beta1=beta1, beta2=beta2, lr=lr, eps=eps, fused=fused)
         self._read_off(group, params, states)
 
 
@@ -202,19 +192,12 @@ class ProxGD(RegularizedOptimizer):
         super().__init__(params, dict(lr=lr, reg=reg, weight_decay=weight_decay,
                                       maximize=maximize, fused=fused))  # fmt: skip
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         lr = scalar(group["lr"])
         points = [p.to(precision(p)) for p in params]  # the parameters themselves if that is theirs
-        sgd(
-            points,
-            grads,
-            [None] * len(params),
-            momentum=0.0,
-            dampening=0.0,
-            lr=lr,
-            weight_decay=0.0,
-            nesterov=False,
-            maximize=False,
-            fused=group["fused"],
-        )
-        write_proxes(group["reg"], float(lr), points, params)
+        _sgd(points, grads, [None] * len(params), lr=lr, fused=group["fused"])
+        if all(p.is_cpu for p in params):
+            for x, p in zip(points, params, strict=True):
+                write_prox(group["reg"], float(lr), x, p)
+        else:
+            prox_together(group["reg"], float(lr), points, params)

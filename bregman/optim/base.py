@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from operator import is_
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +17,16 @@ _YOUNGER = {"maximize": False, "fused": None, "weight_decay": 0.0}
 _ALGORITHM = {"lr", "reg", "momentum", "betas", "eps", "delta"}
 
 
+Group = dict[str, Any]
+State = dict[str, Tensor]
+
+
 class RegularizedOptimizer(Optimizer):
     """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
 
     _options: list[Any] = []  # noqa: RUF012 (replaced, never changed): as last checked
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Add a group of parameters with options of its own, as in torch.
 
         A key that is no option is kept, as in torch, unless it looks like one.
@@ -32,14 +36,13 @@ class RegularizedOptimizer(Optimizer):
                 parameter is complex or on the meta device, or the regularizer does not fit a
                 parameter's shape or the way in which it is sharded.
         """
-        kind = type(self).__name__
-        check_keys(kind, param_group, self.defaults.keys())
+        check_keys(type(self).__name__, param_group, self.defaults.keys())
         options = {**self.defaults, **param_group}
         check_options(options)
         super().add_param_group(options)
         try:
             for p in self.param_groups[-1]["params"]:
-                check_parameter(kind, p, options["reg"])
+                check_parameter(p, options["reg"])
         except ValueError:
             self.param_groups.pop()
             raise
@@ -92,12 +95,8 @@ class RegularizedOptimizer(Optimizer):
                 )
             check_keys(kind, group, self.defaults.keys())
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step on every parameter that has a gradient.
 
         Args:
@@ -140,13 +139,13 @@ class RegularizedOptimizer(Optimizer):
         self._after_updates([p for _, params, _ in active for p in params])
         return loss
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
 
     def _after_updates(self, params: list[Tensor]) -> None:
         """What is left to do when all parameters with a gradient had their step."""
 
-    def _checked_groups(self) -> list[dict[str, Any]]:
+    def _checked_groups(self) -> list[Group]:
         """The groups, whose options a scheduler or the user may have set meanwhile."""
         given = [group[name] for group in self.param_groups for name in self.defaults]
         if len(given) != len(self._options) or not all(map(is_, given, self._options)):

@@ -1,13 +1,14 @@
 """What a parameter group may hold: options in their ranges, keys that no step reads, parameters."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
 
 from torch import Tensor
 
+from bregman.checks import check
 from bregman.regularizers import Regularizer, Zero
 
 # what torch and its schedulers write into groups
@@ -24,31 +25,6 @@ _SYNONYMS = {"learning_rate": "lr", "tau": "lr", "lam": "reg", "lambda": "reg",
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, Real) else math.nan
-
-
-def _non_negative(value: Any) -> bool:
-    return 0 <= _number(value) < math.inf
-
-
-def _below_one(value: Any) -> bool:
-    return 0 <= _number(value) < 1
-
-
-# what each option may be, and in words
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "lr": (_non_negative, "non-negative and finite"),
-    "eps": (_non_negative, "non-negative and finite"),
-    "weight_decay": (_non_negative, "non-negative and finite"),
-    "delta": (lambda x: 0 < _number(x) < math.inf, "positive"),
-    "momentum": (_below_one, "in [0, 1)"),
-    "betas": (
-        lambda x: isinstance(x, tuple | list) and len(x) == 2 and all(map(_below_one, x)),
-        "two numbers in [0, 1)",
-    ),
-    "reg": (lambda x: isinstance(x, Regularizer), "a Regularizer such as L1(1e-3), or None"),
-    "maximize": (lambda x: isinstance(x, bool), "True or False"),
-    "fused": (lambda x: isinstance(x, bool | None), "True, False or None"),
-}
 
 
 def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) -> None:
@@ -91,27 +67,36 @@ def check_options(options: dict[str, Any]) -> None:
             if not value.is_cpu:  # looking into it would make the host wait for its device
                 continue
             value = value.item()
-        if name in _ALLOWED:
-            holds, allowed = _ALLOWED[name]
-            if not holds(value):
-                raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        match name:
+            case "lr" | "eps" | "weight_decay":
+                holds = 0 <= _number(value) < math.inf
+                check(holds, name, "non-negative and finite", value)
+            case "delta":
+                check(0 < _number(value) < math.inf, name, "positive", value)
+            case "momentum":
+                check(0 <= _number(value) < 1, name, "in [0, 1)", value)
+            case "betas":
+                holds = isinstance(value, tuple | list) and len(value) == 2
+                holds = holds and all(0 <= _number(beta) < 1 for beta in value)
+                check(holds, name, "two numbers in [0, 1)", value)
+            case "reg":
+                holds = isinstance(value, Regularizer)
+                check(holds, name, "a Regularizer such as L1(1e-3), or None", value)
+            case "maximize":
+                check(isinstance(value, bool), name, "True or False", value)
+            case "fused":
+                check(isinstance(value, bool | None), name, "True, False or None", value)
 
 
-def check_parameter(kind: str, p: Tensor, reg: Regularizer) -> None:
+def check_parameter(p: Tensor, reg: Regularizer) -> None:
     """Raise ValueError where a parameter has no real numbers, or a regularizer does not fit it.
 
     Args:
-        kind: the name of the optimizer.
         p: the parameter; one that is sharded (a DTensor of torch) must have its blocks whole.
         reg: the regularizer of its group.
     """
-    if not p.is_floating_point():
-        raise ValueError(f"{kind} takes real parameters, got {p.dtype}")
-    if p.is_meta:
-        raise ValueError(
-            f"{kind} takes parameters with numbers, got one of shape {tuple(p.shape)} on the meta "
-            "device"
-        )
+    check(p.is_floating_point(), "params", "real parameters", p.dtype)
+    check(not p.is_meta, "params", "parameters with numbers", p)
     reg.check_shape(p.shape)
     blocks = reg.blocks(p.dim())
     for i, placement in enumerate(getattr(p, "placements", ())):

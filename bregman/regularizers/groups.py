@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bregman.checks import check
 from bregman.regularizers.base import Regularizer, check_weight, times
 from bregman.regularizers.entries import L1
 
@@ -41,8 +42,7 @@ class GroupL12(Regularizer):
             dim = tuple(operator.index(d) for d in given)
         except TypeError:
             dim = ()
-        if not dim or len(set(dim)) < len(dim):
-            raise ValueError(f"dim must name one or more different dimensions, got {self.dim!r}")
+        check(0 < len(set(dim)) == len(dim), "dim", "one or more different dimensions", self.dim)
         object.__setattr__(self, "dim", dim)
 
     def __call__(self, x: Tensor) -> Tensor:
