@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from bregman.chains import ELEMENTWISE, LAYERS, POOLING, altered, feeds
+from bregman.chains import ELEMENTWISE, LAYERS, altered, feeds
 from bregman.layers import modes_kept
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -69,12 +69,11 @@ def compact(model: Model) -> Model:
     made = copy.deepcopy(model)
     chains = [chain for path in _paths(made) for chain in _chains(path)]
     if not chains:
-        between = (*ELEMENTWISE, *POOLING, *_DROPOUT, *_NORMS, nn.Flatten)
         raise TypeError(
-            f"{type(model).__name__} has no chain of layers that can be seen: allowed are "
-            f"{', '.join(kind.__name__ for kind in LAYERS)} without groups, one behind the other, "
-            f"between them {', '.join(kind.__name__ for kind in between)}, in a forward of one "
-            "input that torch.fx can trace"
+            f"{type(model).__name__} has no chain of layers that can be seen: allowed are linear "
+            "and convolution layers without groups, between them element-wise activations, "
+            "pooling, Dropout, batch normalization with running statistics and Flatten, in a "
+            "forward of one input that torch.fx can trace"
         )
     for chain in chains:
         for name, layer in _smaller(chain):

@@ -5,12 +5,11 @@ parameter behind it is what is trained. Mostly the two are the same tensor, but 
 ``weight_norm``, ``torch.nn.utils.prune`` or any other parametrization.
 """
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -38,7 +37,7 @@ _TYPES: dict[Kind, Any] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Weight:
     """A weight: where it is, what it is, and the parameter behind it.
 
@@ -61,7 +60,7 @@ class Weight:
     parameter: nn.Parameter
     kind: Kind
     magnitude: nn.Parameter | None = None
-    shared: tuple[tuple[str, nn.Module], ...] = ()
+    shared: list[tuple[str, nn.Module]] = field(default_factory=list)
 
     @property
     def trained(self) -> bool:
@@ -254,14 +253,12 @@ def weights(model: nn.Module) -> list[Weight]:
             if parameter.dim() < 2:
                 continue
             kind = _kind(layer, attribute, parameter.shape)
-            if (first := found.get(parameter)) is None:
+            if parameter not in found:
                 found[parameter] = Weight(name, layer, attribute, parameter, kind, magnitude)
-            else:
-                found[parameter] = dataclasses.replace(
-                    first,
-                    kind="embedding" if kind == "embedding" else first.kind,
-                    shared=(*first.shared, (name, layer)),
-                )
+                continue
+            found[parameter].shared.append((name, layer))
+            if kind == "embedding":
+                found[parameter].kind = kind
     return list(found.values())
 
 
@@ -408,4 +405,4 @@ def _in_layout(reg: Regularizer | None, weight: Weight) -> Regularizer | None:
             f"{weight.name!r} are no slices of its weight; allowed are kernels and single entries"
         )
     swapped = tuple(sorted({0: 1, 1: 0}.get(d, d) for d in dims))
-    return dataclasses.replace(reg, dim=swapped)  # type: ignore[type-var]
+    return replace(reg, dim=swapped)  # type: ignore[type-var]

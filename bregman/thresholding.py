@@ -16,13 +16,11 @@ Unit = Literal["entry", "kernel"]
 
 
 @torch.no_grad()
-def threshold_(
-    model: nn.Module, threshold: float, *, conv: Unit = "entry", embedding: bool = False
-) -> None:
+def threshold_(model: nn.Module, threshold: float, *, conv: Unit = "entry") -> None:
     """Set small weights of the linear and convolution layers to zero, in place.
 
-    Biases, normalization layers and frozen weights stay as they are, and so do embeddings unless
-    they are asked for; ``bregman.layers.weights`` says what counts as what. Weights are measured as
+    Biases, normalization layers, embeddings and frozen weights stay as they are;
+    ``bregman.layers.weights`` says what counts as what. Weights are measured as
     their layers compute with them, and those that stay keep their size behind a weight norm too.
     Batch normalization still has the running statistics of before: ``refresh_batch_norm_``
     recomputes them.
@@ -32,14 +30,13 @@ def threshold_(
         threshold: what is at most this large goes, >= 0. Linear weights are measured one by one.
         conv: "entry" measures convolution weights one by one too; "kernel" measures each kernel
             K_ij by the root of its mean square, and drops it as a whole.
-        embedding: whether embeddings are thresholded, one by one.
 
     Raises:
         ValueError: threshold is negative or not finite, conv is something else, or a
             parametrization can't hold zeros.
     """
     check(0 <= threshold < math.inf, "threshold", "non-negative and finite", threshold)
-    for weight in _thresholded(model, embedding):
+    for weight in _thresholded(model):
         weight.zero_((_sizes(weight, conv) <= threshold).expand_as(weight.parameter))
 
 
@@ -50,7 +47,6 @@ def largest_threshold(
     max_drop: float,
     *,
     conv: Unit = "entry",
-    embedding: bool = False,
     resolution: float = 0.01,
 ) -> float:
     """The largest threshold that lowers a score by at most ``max_drop``.
@@ -66,7 +62,7 @@ def largest_threshold(
         score: from the thresholded model to, say, its validation accuracy. It may change buffers:
             with batch normalization it should start with ``refresh_batch_norm_``.
         max_drop: how far the score may fall below that of the untouched model, >= 0.
-        conv, embedding: as in ``threshold_``.
+        conv: as in ``threshold_``.
         resolution: the bisection ends when the numbers of kept weights (or kernels) on its two
             sides differ by this share, or by one.
 
@@ -79,7 +75,7 @@ def largest_threshold(
     """
     check(0 <= max_drop < math.inf, "max_drop", "non-negative and finite", max_drop)
     check(0 < resolution < 1, "resolution", "in (0, 1)", resolution)
-    found = _thresholded(model, embedding)
+    found = _thresholded(model)
     if not found:
         raise ValueError(f"{type(model).__name__} has no linear or convolution layer to threshold")
     candidates = torch.cat([_sizes(weight, conv).flatten() for weight in found])
@@ -101,7 +97,7 @@ def largest_threshold(
                 kept = (affordable + too_few) // 2
                 candidate = float(candidates[len(candidates) - kept - 1])
                 restore()
-                threshold_(model, candidate, conv=conv, embedding=embedding)
+                threshold_(model, candidate, conv=conv)
                 if score(model) >= limit:
                     affordable, threshold = kept, candidate
                 else:
@@ -169,9 +165,8 @@ def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Te
         yield held
 
 
-def _thresholded(model: nn.Module, embedding: bool) -> list[Weight]:
-    kinds = ("linear", "conv", "embedding") if embedding else ("linear", "conv")
-    return [weight for weight in weights(model) if weight.trained and weight.kind in kinds]
+def _thresholded(model: nn.Module) -> list[Weight]:
+    return [weight for weight in weights(model) if weight.trained and weight.kind != "embedding"]
 
 
 def _sizes(weight: Weight, conv: Unit) -> Tensor:

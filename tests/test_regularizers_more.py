@@ -291,7 +291,7 @@ def test_a_regularizer_of_ones_own_is_trained_and_steered() -> None:
     optimizer = LinBreg([p], lr=1.0, reg=Weighted(0.3, 2.0))
     p.grad = -sample(24)
     optimizer.step()
-    target = SparsityTarget(optimizer, 0.4, every=1, shrinkage=1.0)
+    target = SparsityTarget(optimizer, 0.4, every=1)
     for _ in range(5):
         target.step()
     (group,) = optimizer.param_groups

@@ -66,11 +66,8 @@ class RegularizedOptimizer(Optimizer):
             self._check_state(state_dict)
             loaded.update(state_dict)
 
-        hook = self.register_load_state_dict_pre_hook(check)  # the last one sees what will be read
-        try:
+        with self.register_load_state_dict_pre_hook(check):  # the last one sees what will be read
             super().load_state_dict(state_dict)
-        finally:
-            hook.remove()
         # torch has cast states to the parameters' precision
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = [number for group in loaded["param_groups"] for number in group["params"]]

@@ -69,8 +69,7 @@ def check_options(options: dict[str, Any]) -> None:
             value = value.item()
         match name:
             case "lr" | "eps" | "weight_decay":
-                holds = 0 <= _number(value) < math.inf
-                check(holds, name, "non-negative and finite", value)
+                check(0 <= _number(value) < math.inf, name, "non-negative and finite", value)
             case "delta":
                 check(0 < _number(value) < math.inf, name, "positive", value)
             case "momentum":

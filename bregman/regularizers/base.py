@@ -112,6 +112,16 @@ def check_weight(reg: Regularizer, name: str = "lam") -> None:
     object.__setattr__(reg, name, float(weight))
 
 
+@dataclass(frozen=True)
+class Weighted(Regularizer):
+    """A J with the weight lam."""
+
+    lam: float
+
+    def __post_init__(self) -> None:
+        check_weight(self)
+
+
 def times(step: float, weight: float) -> float:
     """What a prox shrinks by: step times weight, where no weight is none in any step.
 

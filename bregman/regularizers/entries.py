@@ -7,17 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bregman.regularizers.base import Regularizer, check_weight, times
+from bregman.regularizers.base import Weighted, check_weight, times
 
 
 @dataclass(frozen=True)
-class _Entrywise(Regularizer):
+class _Entrywise(Weighted):
     """A sum over single entries, each of which is zero from some lam on."""
-
-    lam: float
-
-    def __post_init__(self) -> None:
-        check_weight(self)
 
     def blocks(self, ndim: int) -> tuple[int, ...]:
         return ()
@@ -108,7 +103,11 @@ class NonNegativeL1(_Entrywise):
         return torch.sub(x, times(step, self.lam), out=out).relu_()
 
     def subgrad(self, x: Tensor) -> Tensor:
-        _check_domain(x, type(self).__name__)
+        if bool((x < 0).any()):
+            raise ValueError(
+                f"{type(self).__name__} has no subgradient where x is negative: x must be "
+                f"non-negative, got a minimum of {float(x.min())}"
+            )
         return self.lam * x.sign()
 
     def levels(self, v: Tensor) -> Tensor:
@@ -128,11 +127,3 @@ class NonNegative(NonNegativeL1):
     """
 
     lam: float = field(default=0.0, init=False, repr=False)
-
-
-def _check_domain(x: Tensor, name: str) -> None:
-    if bool((x < 0).any()):
-        raise ValueError(
-            f"{name} has no subgradient where x is negative: x must be non-negative, "
-            f"got a minimum of {float(x.min())}"
-        )
