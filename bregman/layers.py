@@ -322,7 +322,7 @@ def param_groups(
             )
     names = {p: name for name, p in model.named_parameters()}
     sorted_in = {p for params in groups.values() for p in params}
-    made = [{"params": params, "reg": reg} for (_, reg), params in groups.items()]
+    made: list[Any] = [{"params": params, "reg": reg} for (_, reg), params in groups.items()]
     made.append({"params": [p for p in names if p not in sorted_in], "reg": None})
     if named:
         for group in made:

@@ -472,7 +472,7 @@ def test_what_hooks_make_of_a_checkpoint_is_what_counts(cls, options):
 def test_parameters_without_numbers_are_refused(cls):
     meta = nn.Linear(3, 2, device="meta")
     for fused in (None, True):
-        with pytest.raises(ValueError, match=r"with numbers, got .*device='meta', size=\(2, 3\)"):
+        with pytest.raises(ValueError, match=r"with numbers, got device\(type='meta'\)"):
             cls(meta.parameters(), fused=fused)
     for bad in (torch.ones(2) * 1j, torch.ones(2, dtype=torch.int64)):
         with pytest.raises(ValueError, match=f"real parameters, got {bad.dtype}"):

@@ -95,7 +95,7 @@ def check_parameter(p: Tensor, reg: Regularizer) -> None:
         reg: the regularizer of its group.
     """
     check(p.is_floating_point(), "params", "real parameters", p.dtype)
-    check(not p.is_meta, "params", "parameters with numbers", p)
+    check(not p.is_meta, "params", "parameters with numbers", p.device)
     reg.check_shape(p.shape)
     blocks = reg.blocks(p.dim())
     for i, placement in enumerate(getattr(p, "placements", ())):

@@ -89,7 +89,7 @@ class Regularizer(ABC):
 
     def with_lam(self, lam: float) -> Self:
         """The same J with another lam; mu stays."""
-        return replace(self, lam=lam)  # type: ignore[type-var, call-arg]
+        return replace(self, lam=lam)  # type: ignore[type-var]
 
     def norm_weight(self, size: int) -> float | None:
         """w of a J that is the sum of w ||x_b|| over its blocks, None if J is no such sum.

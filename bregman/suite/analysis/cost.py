@@ -135,8 +135,9 @@ def product_densities(model: nn.Module, neurons: bool) -> dict[str, float]:
         return densities
     found = weights(model)
     alive: dict[nn.Module, float] = {weight.layer: densities[weight.name] for weight in found}
-    coming = {layer: alive[before] for layer, (before, _) in links(model).items()}
-    return {w.name: densities[w.name] * coming.get(w.layer, 1.0) for w in found}
+    coming = dict.fromkeys(alive, 1.0)
+    coming |= {layer: alive[before] for layer, (before, _) in links(model).items()}
+    return {w.name: densities[w.name] * coming[w.layer] for w in found}
 
 
 def cost_table(runs: pd.DataFrame) -> pd.DataFrame:
