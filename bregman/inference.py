@@ -33,19 +33,14 @@ class CsrLinear(nn.Module):
         Input: (..., in_features). Output: (..., out_features).
     """
 
-    row_starts: Tensor
-    columns: Tensor
-    values: Tensor
-    bias: Tensor
-
     def __init__(self, shape: tuple[int, int], nonzeros: int, dtype: torch.dtype) -> None:
         super().__init__()
         self._shape = self.out_features, self.in_features = shape
         # plain tensors: those of layout CSR can't be copied or told apart by size when loaded
-        self.register_buffer("row_starts", torch.zeros(shape[0] + 1, dtype=torch.int32))
-        self.register_buffer("columns", torch.zeros(nonzeros, dtype=torch.int32))
-        self.register_buffer("values", torch.zeros(nonzeros, dtype=dtype))
-        self.register_buffer("bias", torch.zeros(shape[0], dtype=dtype))
+        self.row_starts = nn.Buffer(torch.zeros(shape[0] + 1, dtype=torch.int32))
+        self.columns = nn.Buffer(torch.zeros(nonzeros, dtype=torch.int32))
+        self.values = nn.Buffer(torch.zeros(nonzeros, dtype=dtype))
+        self.bias = nn.Buffer(torch.zeros(shape[0], dtype=dtype))
         with warnings.catch_warnings():  # torch's CSR tensors call themselves beta, once
             warnings.simplefilter("ignore")
             self._weight()

@@ -37,10 +37,8 @@ def sparsity_summary(model: nn.Module) -> dict[str, Any]:
             f"{type(model).__name__} has no linear or convolution layer, and no other weight"
         )
     layers = [(weight, value) for weight, value in found if weight.kind != "embedding"]
-    neurons = [weight.rows(value) for weight, value in layers]
-    if layers:
-        first, value = layers[0]
-        neurons.insert(0, first.inputs(value))
+    neurons = [weight.inputs(value) for weight, value in layers[:1]]
+    neurons += [weight.rows(value) for weight, value in layers]
     return {
         "n_total": _share_nonzero([value for _, value in found]),
         "n_linear": _share_nonzero([value for w, value in found if w.kind == "linear"]),

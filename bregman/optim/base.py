@@ -112,18 +112,16 @@ class RegularizedOptimizer(Optimizer):
                 loss = closure()
         active = []
         for group in self._checked_groups():
-            params, grads = [], []
-            for p in group["params"]:
-                if (grad := p.grad) is None:
-                    continue
+            params = [p for p in group["params"] if p.grad is not None]
+            grads = [p.grad for p in params]
+            for grad in grads:
                 if grad.layout != torch.strided:
                     raise RuntimeError(
-                        f"{type(self).__name__} needs dense gradients, got layout "
-                        f"{grad.layout} for a parameter of shape {tuple(p.shape)}"
+                        f"{type(self).__name__} needs dense gradients, got layout {grad.layout} "
+                        f"for a parameter of shape {tuple(grad.shape)}"
                     )
-                params.append(p)
-                grads.append(grad if grad.dtype.itemsize >= 4 else grad.float())
             if params:
+                grads = [g if g.dtype.itemsize >= 4 else g.float() for g in grads]
                 active.append((group, params, grads))
         # every gradient was looked at before the first parameter changes
         for group, params, grads in active:
