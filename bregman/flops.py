@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from bregman.checks import check
 from bregman.layers import Weight, modes_kept, weights
 
 
@@ -31,8 +32,7 @@ def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
     Raises:
         ValueError: inputs has no sample.
     """
-    if len(inputs) == 0:
-        raise ValueError(f"inputs must hold at least one sample, got shape {tuple(inputs.shape)}")
+    check(len(inputs) > 0, "inputs", "of at least one sample", tuple(inputs.shape))
     counted = _Products(weights(model))
     # the fused kernels of attention hide their products
     fused = torch.backends.mha.get_fastpath_enabled()

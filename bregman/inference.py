@@ -154,17 +154,14 @@ def to_csr(model: nn.Module, max_density: float = 0.1) -> nn.Module:
     model.state_dict()  # a cycle of Multilevel ends
     sparse = {}
     for name, layer in _linear_layers(model):
-        weight = layer.weight
-        few = int(weight.count_nonzero()) <= max_density * weight.numel()
-        if not few or weight.numel() < _SMALLEST:
+        weight, n = layer.weight, layer.weight.numel()
+        if n < _SMALLEST or int(weight.count_nonzero()) > max_density * n:
             continue
         if found := altered(layer):
             raise ValueError(f"layer {name!r} has {found}; remove it, or do this before")
-        if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"layer {name!r} must be on the CPU, in float32 or float64, got {weight.dtype} on "
-                f"{weight.device}"
-            )
+        here = weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        got = f"{weight.dtype} on {weight.device}"
+        check(here, f"layer {name!r}", "on the CPU, in float32 or float64", got)
         sparse[name] = CsrLinear.like(layer)
     if not sparse:
         raise ValueError(

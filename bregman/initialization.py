@@ -62,14 +62,10 @@ def sparse_init_(
     check(0 < gain < math.inf, "gain", "positive and finite", gain)
     trained = [weight for weight in weights(module) if weight.trained]
     drawn = [weight for weight in trained if weight.kind != "embedding"]
-    if not drawn:
-        raise ValueError(
-            f"{type(module).__name__} has no linear or convolution layer to initialize"
-        )
+    check(bool(drawn), "module", "one with a linear or convolution layer", type(module).__name__)
     for weight in drawn:
         shape = tuple(weight.parameter.shape)
-        if 0 in shape:
-            raise ValueError(f"layer {weight.name!r} must have at least one weight, got {shape}")
+        check(0 not in shape, f"layer {weight.name!r}", "of at least one weight", shape)
     for weight in trained:
         if weight.shared:
             names = [repr(name) for name in (weight.name, *(name for name, _ in weight.shared))]

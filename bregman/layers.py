@@ -20,6 +20,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from bregman.checks import check
 from bregman.regularizers import Regularizer, Zero
 
 CONV = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -107,8 +108,7 @@ class Weight:
         if lost or new[value == 0].any() or not new[value.isfinite()].isfinite().all():
             self.parameter.copy_(before)
             raise ValueError(
-                f"layer {self.name!r} can't take these zeros: its parametrization makes other "
-                "numbers of them"
+                f"layer {self.name!r} can't take these zeros through its parametrization"
             )
 
     def zero_(self, where: Tensor) -> None:
@@ -248,8 +248,7 @@ def weights(model: nn.Module) -> list[Weight]:
         for attribute, parameter, magnitude in _parameters(path, layer):
             own = "" if attribute == "weight" else attribute
             name = ".".join(filter(None, (path, own)))
-            if is_lazy(parameter):
-                raise ValueError(f"layer {name!r} has no shape yet, run the model on a batch first")
+            check(not is_lazy(parameter), f"layer {name!r}", "run on a batch first", type(layer))
             if parameter.dim() < 2:
                 continue
             kind = _kind(layer, attribute, parameter.shape)
@@ -347,11 +346,8 @@ def _parameters(
     """The weights of one layer by attribute, whatever their dimensions: parameter, magnitude."""
     own = dict(layer.named_parameters(recurse=False))
     for attribute, hook in _hooks(layer).items():
-        if isinstance(hook, SpectralNorm):
-            raise ValueError(
-                f"layer {path!r} has the old torch.nn.utils.spectral_norm, allowed is "
-                "torch.nn.utils.parametrizations.spectral_norm"
-            )
+        new = "with the spectral_norm of torch.nn.utils.parametrizations, not the old one"
+        check(not isinstance(hook, SpectralNorm), f"layer {path!r}", new, hook)
         magnitude = own.pop(f"{attribute}_g", None)
         yield attribute, own.pop(f"{attribute}_{'orig' if magnitude is None else 'v'}"), magnitude
     made: Any = layer.parametrizations if parametrize.is_parametrized(layer) else {}
@@ -361,11 +357,9 @@ def _parameters(
             yield attribute, originals["original1"], originals["original0"]
         elif "original" in originals:
             yield attribute, originals["original"], None
-        elif originals:
-            raise ValueError(
-                f"layer {path!r}: of its {attribute} no parameter has the shape, its "
-                f"parametrization {type(parametrizations[0]).__name__} has several"
-            )
+        else:
+            one = f"with one parameter of the shape of its {attribute}"
+            check(not originals, f"layer {path!r}", one, type(parametrizations[0]))
     for attribute, parameter in own.items():
         yield attribute, parameter, None
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bregman.checks import check
 from bregman.layers import weights
 
 
@@ -32,10 +33,7 @@ def sparsity_summary(model: nn.Module) -> dict[str, Any]:
         ValueError: the model has no such weight, or as in ``weights``.
     """
     found = [(weight, weight.value) for weight in weights(model)]
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no linear or convolution layer, and no other weight"
-        )
+    check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
     layers = [(weight, value) for weight, value in found if weight.kind != "embedding"]
     neurons = [weight.inputs(value) for weight, value in layers[:1]]
     neurons += [weight.rows(value) for weight, value in layers]

@@ -64,8 +64,7 @@ class SparsityTarget:
         self.optimizer, self.density, self.every = optimizer, density, every
         self.steps = 0
         groups = self._regularized()
-        if not groups:
-            raise ValueError("no parameter group has a regularizer whose lam could be steered")
+        check(bool(groups), "optimizer", "one with a regularizer to be steered", kind.__name__)
         for group in groups:
             group["reg"].levels(torch.ones_like(group["params"][0]))
             check(group["reg"].lam > 0, "lam", "positive to be steered", group["reg"])

@@ -76,8 +76,7 @@ def largest_threshold(
     check(0 <= max_drop < math.inf, "max_drop", "non-negative and finite", max_drop)
     check(0 < resolution < 1, "resolution", "in (0, 1)", resolution)
     found = _thresholded(model)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer to threshold")
+    check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
     candidates = torch.cat([_sizes(weight, conv).flatten() for weight in found])
     candidates = candidates[candidates > 0].sort().values
     saved = deepcopy(model.state_dict())
@@ -88,8 +87,7 @@ def largest_threshold(
             weight.value  # noqa: B018 (a weight that a hook computes follows)
 
     # numbers of kept units: `affordable` is known to be enough, `too_few` is not; -1 is below none
-    affordable, too_few = len(candidates), -1
-    threshold = 0.0
+    affordable, too_few, threshold = len(candidates), -1, 0.0
     with modes_kept(model):
         try:
             limit = score(model) - max_drop

@@ -225,5 +225,5 @@ def test_every_module_has_its_own_mode_back_after_an_error_too():
 
 
 def test_a_batch_without_samples_is_named():
-    with pytest.raises(ValueError, match=r"inputs must hold at least one sample.*\(0, 3\)"):
+    with pytest.raises(ValueError, match=r"inputs must be of at least one sample.*\(0, 3\)"):
         forward_flops(nn.Linear(3, 2), torch.randn(0, 3))

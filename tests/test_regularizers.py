@@ -394,7 +394,9 @@ def test_bad_dim(dim):
     ids=str,
 )
 def test_dim_that_does_not_fit(dim, shape):
-    with pytest.raises(ValueError, match=r"dim=.* does not fit a parameter of shape \(.*allowed"):
+    with pytest.raises(
+        ValueError, match=r"dim must be different dimensions of a parameter of shape \(.*got"
+    ):
         GroupL12(0.1, dim=dim).check_shape(torch.Size(shape))
 
 

@@ -303,7 +303,7 @@ def test_arguments_out_of_range_are_named(options, message):
         (Nuclear(0.1), "Nuclear has no blocks that a larger lam sets to zero"),
         (SparseGroup(0.0, 0.0, dim=1), "a weight must be positive"),
         (L1(0.0), r"lam must be positive to be steered, got L1\(lam=0.0\)"),
-        (None, "no parameter group has a regularizer"),
+        (None, "optimizer must be one with a regularizer to be steered, got 'LinBreg'"),
     ],
 )
 def test_regularizers_that_can_not_be_steered_are_named(reg, message):

@@ -315,5 +315,5 @@ def test_without_a_batch_nothing_changes():
 
 
 def test_a_model_without_weights_is_named():
-    with pytest.raises(ValueError, match="ReLU has no linear or convolution layer to threshold"):
+    with pytest.raises(ValueError, match="one with a linear or convolution layer, got 'ReLU'"):
         largest_threshold(nn.ReLU(), lambda m: 1.0, 0.1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bregman.checks import check
 from bregman.optim.options import check_keys, check_options, check_parameter
 
 # options that a checkpoint may lack, since they are younger, and what it was written with
@@ -85,11 +86,9 @@ class RegularizedOptimizer(Optimizer):
                 stacklevel=5,
             )
         for group in state_dict["param_groups"]:
-            if not own <= group.keys() or "delta" in group.keys() - own:
-                raise ValueError(
-                    f"state_dict must be one of {kind} with {sorted(own)}, got that of another "
-                    f"optimizer with {sorted(group)}"
-                )
+            same = own <= group.keys() and "delta" not in group.keys() - own
+            other = f"that of another optimizer, with {sorted(group)}"
+            check(same, "state_dict", f"one of {kind}, with {sorted(own)}", other)
             check_keys(kind, group, self.defaults.keys())
 
     @torch.no_grad()

@@ -101,8 +101,4 @@ def check_parameter(p: Tensor, reg: Regularizer) -> None:
     for i, placement in enumerate(getattr(p, "placements", ())):
         split = placement.is_shard() and p.device_mesh.size(i) > 1  # type: ignore[attr-defined]
         whole = isinstance(reg, Zero) or (blocks is not None and placement.dim not in blocks)
-        if split and not whole:
-            raise ValueError(
-                f"{reg} needs whole blocks, got a parameter of shape {tuple(p.shape)} that is "
-                f"sharded along dimension {placement.dim}"
-            )
+        check(whole or not split, "params", f"sharded in whole blocks of {reg}", placement)

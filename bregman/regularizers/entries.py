@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bregman.checks import check
 from bregman.regularizers.base import Weighted, check_weight, times
 
 
@@ -103,11 +104,7 @@ class NonNegativeL1(_Entrywise):
         return torch.sub(x, times(step, self.lam), out=out).relu_()
 
     def subgrad(self, x: Tensor) -> Tensor:
-        if bool((x < 0).any()):
-            raise ValueError(
-                f"{type(self).__name__} has no subgradient where x is negative: x must be "
-                f"non-negative, got a minimum of {float(x.min())}"
-            )
+        check(not bool((x < 0).any()), "x", "non-negative to have a subgradient", x)
         return self.lam * x.sign()
 
     def levels(self, v: Tensor) -> Tensor:

@@ -82,11 +82,8 @@ class GroupL12(Weighted):
 
     def check_shape(self, shape: torch.Size) -> None:
         axes = [d + len(shape) if d < 0 else d for d in self._dims]
-        if len(set(axes)) < len(axes) or not all(0 <= d < len(shape) for d in axes):
-            raise ValueError(
-                f"GroupL12 dim={self.dim} does not fit a parameter of shape {tuple(shape)}: "
-                f"allowed are different dimensions from {-len(shape)} to {len(shape) - 1}"
-            )
+        fits = len(set(axes)) == len(axes) and all(0 <= d < len(shape) for d in axes)
+        check(fits, "dim", f"different dimensions of a parameter of shape {tuple(shape)}", self.dim)
 
     @property
     def _dims(self) -> tuple[int, ...]:
@@ -253,10 +250,7 @@ class Nuclear(Weighted):
         return torch.linalg.vector_norm(gap - free).hypot(torch.linalg.vector_norm(excess))
 
     def check_shape(self, shape: torch.Size) -> None:
-        if len(shape) < 2:
-            raise ValueError(
-                f"Nuclear needs parameters of at least two dimensions, got shape {tuple(shape)}"
-            )
+        check(len(shape) > 1, "shape", "of at least two dimensions for Nuclear", tuple(shape))
 
     @staticmethod
     def _row_and_column_space(x: Tensor) -> tuple[Tensor, Tensor]:
