@@ -212,8 +212,7 @@ def _with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
 
 def _with_features(norm: Any, kept: Tensor, n: int) -> nn.Module:
     """A batch normalization of some of the n neurons or filters, each of one or more features."""
-    each = torch.arange(norm.num_features // n, device=kept.device)
-    index = (kept[:, None] * len(each) + each).flatten()
+    index = torch.arange(norm.num_features, device=kept.device).view(n, -1)[kept].flatten()
     made = copy.deepcopy(norm)
     made.num_features = len(index)
     made.running_mean, made.running_var = norm.running_mean[index], norm.running_var[index]

@@ -63,11 +63,11 @@ class RegularizedOptimizer(Optimizer):
         """
         loaded: dict[str, Any] = {}
 
-        def check(_: Optimizer, state_dict: dict[str, Any]) -> None:
+        def examine(_: Optimizer, state_dict: dict[str, Any]) -> None:
             self._check_state(state_dict)
             loaded.update(state_dict)
 
-        with self.register_load_state_dict_pre_hook(check):  # the last one sees what will be read
+        with self.register_load_state_dict_pre_hook(examine):  # the last one sees what will be read
             super().load_state_dict(state_dict)
         # torch has cast states to the parameters' precision
         params = [p for group in self.param_groups for p in group["params"]]

@@ -77,9 +77,9 @@ class BregmanOptimizer(RegularizedOptimizer):
         if self._unmoved and not torch.compiler.is_compiling():
             # a step that moves nothing must not round theta: prox(v) gives back what v can hold
             for p, state in zip(params, states, strict=True):
-                if p in self._unmoved:
-                    still = torch.equal(state["subgrad"], _initial_subgrad(p, group))
-                    self._unmoved -= set() if still else {p}
+                v = state["subgrad"]
+                if p in self._unmoved and not torch.equal(v, _initial_subgrad(p, group)):
+                    self._unmoved -= {p}
             states = [s for p, s in zip(params, states, strict=True) if p not in self._unmoved]
             params = [p for p in params if p not in self._unmoved]
         if all(p.is_cpu for p in params):
