@@ -30,15 +30,15 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from bregman.compact import compact
-from bregman.flops import forward_flops, sparse_share, training_share
+from bregman.flops import forward_flops
 from bregman.inference import to_csr
 from bregman.initialization import sparse_init_
-from bregman.layers import param_groups, weight_layers
+from bregman.layers import param_groups, weights
 from bregman.multilevel import Multilevel
 from bregman.optim import LinBreg
 from bregman.regularizers import L1, GroupL12
 from bregman.sparsity import sparsity_summary
-from bregman.suite.analysis.cost import product_densities
+from bregman.suite.analysis.cost import product_densities, sparse_share, training_share
 from bregman.suite.data import batches, load
 from bregman.suite.experiments.parts import Task
 from bregman.suite.experiments.quality import ssim
@@ -236,7 +236,7 @@ def training_cycle(
     if method == DENSE:
         optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), 1e-6, fused=True)
     else:
-        *hidden, output = (layer for _, layer in weight_layers(model))
+        *hidden, output = (weight.layer for weight in weights(model))
         rows = method == SMALLER_LAYERS
         group = "row" if rows else "entry"
         # the learning rate is too small for anything to enter or leave

@@ -32,9 +32,7 @@ def chain(model: nn.Module) -> Iterator[nn.Module]:
         yield model
 
 
-def feeds(
-    first: Any, between: Sequence[nn.Module], second: Any, others: tuple[type, ...] = ()
-) -> bool:
+def feeds(first: Any, between: Sequence[nn.Module], second: Any, others: Any = ()) -> bool:
     """Whether a neuron or filter of one layer is a feature of another, or several in a row.
 
     Args:

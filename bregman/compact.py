@@ -5,13 +5,13 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, overload
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from bregman.chains import ELEMENTWISE, LAYERS, POOLING, altered, chain, feeds
+from bregman.chains import ELEMENTWISE, LAYERS, altered, feeds
 from bregman.layers import modes_kept
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -24,22 +24,19 @@ _FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
     **dict.fromkeys((F.sigmoid, torch.sigmoid, "sigmoid"), nn.Sigmoid),
     **{F.gelu: nn.GELU, F.silu: nn.SiLU, F.elu: nn.ELU, F.leaky_relu: nn.LeakyReLU},
     F.dropout: lambda p=0.5, training=True, inplace=False: (
-        nn.Module() if training else nn.Dropout()
-    ),
+        nn.Module if training else nn.Identity
+    )(),
     **{F.max_pool2d: nn.MaxPool2d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d},
     **dict.fromkeys(
         (torch.flatten, "flatten"), lambda start_dim=0, end_dim=-1: nn.Flatten(start_dim, end_dim)
     ),
 }
+Model = TypeVar("Model", bound=nn.Module)
 _Path = list[tuple[str, nn.Module]]  # with the names of modules; of functions ""
 
 
-@overload
-def compact(model: nn.Sequential) -> nn.Sequential: ...
-@overload
-def compact(model: nn.Module) -> nn.Module: ...
 @torch.no_grad()
-def compact(model: nn.Module) -> nn.Module:
+def compact(model: Model) -> Model:
     """Remove the neurons and filters that do nothing; the outputs in eval mode stay the same.
 
     A neuron or filter goes if nothing leads into it or nothing leads out of it. One that nothing
@@ -49,97 +46,54 @@ def compact(model: nn.Module) -> nn.Module:
     Inputs and outputs keep their shapes.
 
     Args:
-        model: an ``nn.Sequential``, nested or not, such as MLP, Autoencoder or ConvNet. Between its
-            linear and convolution layers it may have element-wise activations, pooling, Dropout,
-            batch normalization (after a linear layer, of inputs (batch, features)) and
-            Flatten; before the first and after the last of them anything. Or a network whose
-            forward takes one input and can be traced by ``torch.fx``, such as ResNet18: there such
-            chains become smaller inside, and what is added to something else keeps its size. So do
-            the feed-forward parts of nn.TransformerEncoderLayer and its decoder, in any network.
+        model: its forward takes one input and can be traced by ``torch.fx``, such as MLP, ConvNet
+            or ResNet18. Chains in it become smaller inside: linear and convolution layers without
+            groups, with element-wise activations, pooling, Dropout, batch normalization (after a
+            linear layer, of inputs (batch, features)) and Flatten between them. What is added to
+            something else keeps its size, and so does what has another type, a subclass of a layer
+            included. In any network the feed-forward parts of nn.TransformerEncoderLayer and its
+            decoder become smaller.
 
     Returns:
-        A plain ``nn.Sequential``, or a copy of another network with smaller layers in it; with
-        parameters of its own.
+        A copy with smaller layers in it, with parameters of its own.
 
     Raises:
-        TypeError: a module of an ``nn.Sequential`` is none of these, a subclass of a layer
-            included, and is named; or in another network there is nothing of this kind.
+        TypeError: there is no chain of two layers.
         ValueError: a module has forward hooks, a parametrization or a ``forward`` that was put in
-            the place of its own; there is no linear or convolution layer, or one of them is grouped
-            or does not take what the layer before it gives, flattened from dimension 1 on.
+            the place of its own; it is named.
     """
     model.state_dict()  # a cycle of Multilevel ends
     for name, module in model.named_modules():
         if found := altered(module):
             raise ValueError(f"module {name!r}, {type(module).__name__}, has {found}; remove it")
-    layers = list(chain(model))
-    paths: list[_Path]
-    if any(True for layer in layers for _ in layer.children()):
-        made = copy.deepcopy(model)
-        paths = [part for path in _paths(made) for part in _linked(path)]
-        if not paths:
-            raise TypeError(
-                f"{type(model).__name__} is no nn.Sequential with the forward of one, and how its "
-                "modules hang together can't be seen, or no two of them follow one another"
-            )
-    else:
-        _check(model, layers)
-        made = nn.Sequential(*map(copy.deepcopy, layers))
-        paths = [list(made.named_children())]
-    for path in paths:
-        for name, layer in _smaller(path):
+    made = copy.deepcopy(model)
+    chains = [chain for path in _paths(made) for chain in _chains(path)]
+    if not chains:
+        raise TypeError(
+            f"{type(model).__name__} has no chain of layers that can be seen: allowed are linear "
+            "and convolution layers without groups, between them element-wise activations, "
+            "pooling, Dropout, batch normalization with running statistics and Flatten, in a "
+            "forward of one input that torch.fx can trace"
+        )
+    for chain in chains:
+        for name, layer in _smaller(chain):
             made.set_submodule(name, layer)
     return made
 
 
-def _check(model: nn.Module, layers: list[Any]) -> None:
-    """Raise an error that says what in a chain of layers can't be handled."""
-    for layer in layers:
-        if isinstance(layer, LAYERS) and type(layer) not in LAYERS:
-            raise TypeError(f"{layer} is a subclass of a layer, and may have a forward of its own")
-        if type(layer) in LAYERS and getattr(layer, "groups", 1) != 1:
-            raise ValueError(f"{layer} is grouped, allowed are convolutions with groups=1")
-    weighted = [i for i, layer in enumerate(layers) if type(layer) in LAYERS]
-    if not weighted:
-        raise ValueError(f"{type(model).__name__} has no linear or Conv2d layer")
-    for before, i in pairwise(weighted):
-        between = layers[before + 1 : i]
-        for layer in between:
-            whole = not isinstance(layer, nn.Flatten) or (layer.start_dim, layer.end_dim) == (1, -1)
-            known = (*ELEMENTWISE, *POOLING, *_DROPOUT, nn.Flatten)
-            if not (whole and (type(layer) in known or _is_fixed_norm(layer))):
-                raise TypeError(
-                    f"{layer} can't be handled between layers with weights, only "
-                    f"{', '.join(kind.__name__ for kind in known)}() and batch normalization with "
-                    "running statistics"
-                )
-        if not _feeds(layers[before], between, layers[i]):
-            raise ValueError(
-                f"{layers[i]} does not take what {layers[before]} gives, one feature per neuron "
-                "or a filter's whole map flattened"
-            )
-
-
-def _feeds(first: Any, between: Sequence[nn.Module], second: Any) -> bool:
-    norms = tuple({type(layer) for layer in between if _is_fixed_norm(layer)})
-    grouped = getattr(first, "groups", 1) != 1
-    return not grouped and feeds(first, between, second, (*_DROPOUT, *norms))
-
-
-def _is_fixed_norm(layer: Any) -> bool:
-    return type(layer) in _NORMS and layer.running_mean is not None
-
-
-def _linked(path: _Path) -> list[_Path]:
+def _chains(path: _Path) -> list[_Path]:
     """The parts of a path from one layer on to another, where each is fed by the one before."""
     weighted = [i for i, (_, layer) in enumerate(path) if type(layer) in LAYERS]
-    links: list[tuple[int, int]] = []
+    ends: list[tuple[int, int]] = []
     for before, i in pairwise(weighted):
         first, *between, second = (layer for _, layer in path[before : i + 1])
-        if _feeds(first, between, second):
-            on = bool(links) and links[-1][1] == before
-            links.append((links.pop()[0] if on else before, i))
-    return [path[start : end + 1] for start, end in links]
+        # batch normalization without running statistics is another function of each batch
+        norms = {type(m) for m in between if type(m) in _NORMS and m.running_mean is not None}
+        ungrouped = getattr(first, "groups", 1) == 1
+        if ungrouped and feeds(first, between, second, (*_DROPOUT, *norms)):
+            on = bool(ends) and ends[-1][1] == before
+            ends.append((ends.pop()[0] if on else before, i))
+    return [path[start : end + 1] for start, end in ends]
 
 
 def _paths(model: nn.Module) -> Iterator[_Path]:
@@ -248,10 +202,8 @@ def _pads(layer: Any) -> bool:
 def _with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
     """A layer like a given one, in its own precision, with other weights."""
     made = copy.deepcopy(layer)
-    sizes = ("out_features", "in_features") if type(layer) is nn.Linear else (
-        "out_channels", "in_channels")  # fmt: skip
-    for name, size in zip(sizes, weight.shape, strict=False):
-        setattr(made, name, size)
+    of = "features" if type(layer) is nn.Linear else "channels"
+    vars(made).update({f"out_{of}": weight.shape[0], f"in_{of}": weight.shape[1]})
     made.weight = _parameter(weight, layer.weight)
     if layer.bias is not None or bias.any():
         made.bias = _parameter(bias, layer.weight if layer.bias is None else layer.bias)
@@ -260,8 +212,7 @@ def _with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
 
 def _with_features(norm: Any, kept: Tensor, n: int) -> nn.Module:
     """A batch normalization of some of the n neurons or filters, each of one or more features."""
-    each = torch.arange(norm.num_features // n, device=kept.device)
-    index = (kept[:, None] * len(each) + each).flatten()
+    index = torch.arange(norm.num_features, device=kept.device).view(n, -1)[kept].flatten()
     made = copy.deepcopy(norm)
     made.num_features = len(index)
     made.running_mean, made.running_var = norm.running_mean[index], norm.running_var[index]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from bregman.chains import altered
+from bregman.checks import check
 
 # fewer weights are multiplied by a dense layer in less time than a sparse product takes to start
 _SMALLEST = 2**14
-_DTYPES = (torch.float32, torch.float64)
 
 
 class CsrLinear(nn.Module):
@@ -25,8 +25,7 @@ class CsrLinear(nn.Module):
     output has autocast's. What is loaded is checked first, since the kernels trust their indices.
 
     Args:
-        in_features: the number of columns of W.
-        out_features: the number of rows.
+        shape: of W, (out_features, in_features).
         nonzeros: the number of weights that are stored.
         dtype: of weights and biases, float32 or float64.
 
@@ -34,25 +33,14 @@ class CsrLinear(nn.Module):
         Input: (..., in_features). Output: (..., out_features).
     """
 
-    row_starts: Tensor
-    columns: Tensor
-    values: Tensor
-    bias: Tensor
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        nonzeros: int,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    def __init__(self, shape: tuple[int, int], nonzeros: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.in_features, self.out_features = in_features, out_features
+        self._shape = self.out_features, self.in_features = shape
         # plain tensors: those of layout CSR can't be copied or told apart by size when loaded
-        self.register_buffer("row_starts", torch.zeros(out_features + 1, dtype=torch.int32))
-        self.register_buffer("columns", torch.zeros(nonzeros, dtype=torch.int32))
-        self.register_buffer("values", torch.zeros(nonzeros, dtype=dtype))
-        self.register_buffer("bias", torch.zeros(out_features, dtype=dtype))
+        self.row_starts = nn.Buffer(torch.zeros(shape[0] + 1, dtype=torch.int32))
+        self.columns = nn.Buffer(torch.zeros(nonzeros, dtype=torch.int32))
+        self.values = nn.Buffer(torch.zeros(nonzeros, dtype=dtype))
+        self.bias = nn.Buffer(torch.zeros(shape[0], dtype=dtype))
         with warnings.catch_warnings():  # torch's CSR tensors call themselves beta, once
             warnings.simplefilter("ignore")
             self._weight()
@@ -61,7 +49,8 @@ class CsrLinear(nn.Module):
     def like(cls, layer: nn.Linear) -> "CsrLinear":
         """The same function as a linear layer; where that has no bias, the biases are zero."""
         rows, columns = layer.weight.detach().nonzero(as_tuple=True)
-        made = cls(layer.in_features, layer.out_features, len(rows), layer.weight.dtype)
+        shape = layer.out_features, layer.in_features
+        made = cls(shape, len(rows), layer.weight.dtype)
         counts = torch.bincount(rows, minlength=layer.out_features)
         made.row_starts[1:] = counts.cumsum(0)
         made.columns.copy_(columns)
@@ -94,45 +83,23 @@ class CsrLinear(nn.Module):
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def _weight(self) -> Tensor:
-        shape = (self.out_features, self.in_features)
-        return torch.sparse_csr_tensor(
-            self.row_starts, self.columns, self.values, shape, check_invariants=False
-        )
+        parts = self.row_starts, self.columns, self.values
+        return torch.sparse_csr_tensor(*parts, self._shape, check_invariants=False)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        self._check(state, prefix)
+        names = ("row_starts", "columns", "values")
+        starts, columns, values = (state.get(prefix + n, getattr(self, n)) for n in names)
+        try:
+            # torch's check reads the columns that the starts point to
+            if not torch.equal(starts, starts.clamp(0, len(columns))):
+                raise RuntimeError(f"row_starts must be in 0 to {len(columns)}")
+            torch.sparse_csr_tensor(starts, columns, values, self._shape, check_invariants=True)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{', '.join(prefix + n for n in names)} must be a matrix in CSR of shape "
+                f"{self._shape}, the state is damaged or another layer's: {error}"
+            ) from error
         super()._load_from_state_dict(state, prefix, *args)
-
-    def _check(self, state: Mapping[str, Any], prefix: str) -> None:
-        """Raise ValueError, with the key, if stored tensors are no matrix in CSR."""
-        parts = {name: state.get(prefix + name, own) for name, own in self.named_buffers()}
-        starts, columns, values, bias = parts.values()
-
-        def check(name: str, holds: Any, allowed: str) -> None:
-            if not holds:
-                raise ValueError(f"{prefix + name} must be {allowed}: the state is damaged")
-
-        some = any(prefix + name in state for name in ("row_starts", "columns", "values"))
-        for name, part in parts.items():
-            check(name, prefix + name in state or not some, "there")
-            plain = isinstance(part, Tensor) and part.layout == torch.strided and part.dim() == 1
-            check(name, plain, "a tensor of one dimension")
-        for name, indices in (("row_starts", starts), ("columns", columns)):
-            check(name, indices.dtype == torch.int32, f"of torch.int32, got {indices.dtype}")
-        check("values", values.dtype in _DTYPES, f"of {_DTYPES}, got {values.dtype}")
-        check("bias", bias.dtype == values.dtype, f"of {values.dtype}, got {bias.dtype}")
-        n, rows = len(values), len(bias)
-        check("columns", len(columns) == n, f"of length {n}, got {len(columns)}")
-        check("row_starts", len(starts) == rows + 1, f"of length {rows + 1}, got {len(starts)}")
-        # without differences: those of damaged numbers may overflow
-        rising = starts[0] == 0 and starts[-1] == n and (starts[1:] >= starts[:-1]).all()
-        check("row_starts", rising, f"ascending from 0 to {n}")
-        inside = ((columns >= 0) & (columns < self.in_features)).all()
-        check("columns", inside, f"in 0 to {self.in_features - 1}")
-        first = torch.zeros(n + 1, dtype=torch.bool, device=starts.device)
-        first[starts.long()] = True
-        ascending = (columns[1:] > columns[:-1]) | first[1:n].to(columns.device)
-        check("columns", ascending.all(), "ascending in each row")
 
     def extra_repr(self) -> str:
         density = len(self.values) / (self.in_features * self.out_features)
@@ -183,38 +150,33 @@ def to_csr(model: nn.Module, max_density: float = 0.1) -> nn.Module:
             is has another device than the CPU, another dtype than float32 and float64, forward
             hooks (those of ``torch.nn.utils.prune`` included) or a ``forward`` put in its place.
     """
-    if not 0 < max_density <= 1:
-        raise ValueError(f"max_density must be in (0, 1], got {max_density}")
+    check(0 < max_density <= 1, "max_density", "in (0, 1]", max_density)
     model.state_dict()  # a cycle of Multilevel ends
-    layers = dict(_linear_layers(model))
-    chosen = [
-        name
-        for name, layer in layers.items()
-        if layer.weight.numel() >= _SMALLEST
-        and int(layer.weight.count_nonzero()) <= max_density * layer.weight.numel()
-    ]
-    if not chosen:
+    sparse = {}
+    for name, layer in _linear_layers(model):
+        weight, n = layer.weight, layer.weight.numel()
+        if n < _SMALLEST or int(weight.count_nonzero()) > max_density * n:
+            continue
+        if found := altered(layer):
+            raise ValueError(f"layer {name!r} has {found}; remove it, or do this before")
+        here = weight.is_cpu and weight.dtype in (torch.float32, torch.float64)
+        got = f"{weight.dtype} on {weight.device}"
+        check(here, f"layer {name!r}", "on the CPU, in float32 or float64", got)
+        sparse[name] = CsrLinear.like(layer)
+    if not sparse:
         raise ValueError(
             f"no linear layer of {type(model).__name__} has {_SMALLEST} weights or more and a "
             f"density of at most {max_density}"
         )
-    for name in chosen:
-        weight = layers[name].weight
-        if found := altered(layers[name]):
-            raise ValueError(f"layer {name!r} has {found}; remove it, or do this before")
-        if weight.device.type != "cpu" or weight.dtype not in _DTYPES:
-            raise ValueError(
-                f"layer {name!r} must be on the CPU, in float32 or float64, got {weight.dtype} on "
-                f"{weight.device}"
-            )
-    return _replaced(model, {name: CsrLinear.like(layers[name]) for name in chosen})
+    return _replaced(model, sparse)
 
 
 def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Copy a model with the state of one that ``to_csr`` made.
 
     Args:
-        model: of the same architecture, all its layers dense; its weights don't matter.
+        model: of the same architecture and precision, all its layers dense; its weights don't
+            matter.
         state: ``to_csr(...).state_dict()``, such as ``torch.load`` returns it.
 
     Returns:
@@ -222,15 +184,13 @@ def load_csr(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
     Raises:
         RuntimeError: the state belongs to another architecture.
-        ValueError: the state is damaged: of a sparse layer the tensors are no matrix in CSR.
+        ValueError: of a sparse layer the tensors are no matrix in CSR of its shape.
     """
     made = {}
     for name, layer in _linear_layers(model):
-        values = state.get(f"{name}.values" if name else "values")
-        if values is not None:
-            shape = (layer.in_features, layer.out_features)
-            values = torch.as_tensor(values)
-            made[name] = CsrLinear(*shape, values.numel(), values.dtype).train(layer.training)
+        if (values := state.get(f"{name}.values".removeprefix("."))) is not None:
+            shape, n = (layer.out_features, layer.in_features), torch.as_tensor(values).numel()
+            made[name] = CsrLinear(shape, n, layer.weight.dtype).train(layer.training)
     loaded = _replaced(model, made)
     loaded.load_state_dict(state)
     return loaded

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from bregman.checks import check
 from bregman.layers import weights
 
 
@@ -56,31 +57,20 @@ def sparse_init_(
         ("group", group, ("entry", "kernel", "row")),
         ("nonlinearity", nonlinearity, ("relu", "tanh")),
     ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
-    if not 0 < density <= 1:
-        raise ValueError(f"density must be in (0, 1], got {density}")
-    if not 0 < gain < math.inf:
-        raise ValueError(f"gain must be positive and finite, got {gain}")
-    found = [weight for weight in weights(module) if weight.trained]
-    drawn = [weight for weight in found if weight.kind != "embedding"]
-    if not drawn:
-        raise ValueError(
-            f"{type(module).__name__} has no linear or convolution layer to initialize"
-        )
+        check(value in allowed, name, f"one of {allowed}", value)
+    check(0 < density <= 1, "density", "in (0, 1]", density)
+    check(0 < gain < math.inf, "gain", "positive and finite", gain)
+    trained = [weight for weight in weights(module) if weight.trained]
+    drawn = [weight for weight in trained if weight.kind != "embedding"]
+    check(bool(drawn), "module", "one with a linear or convolution layer", type(module).__name__)
     for weight in drawn:
-        if weight.parameter.numel() == 0:
-            raise ValueError(
-                f"layer {weight.name!r} must have at least one weight, got shape "
-                f"{tuple(weight.parameter.shape)}"
-            )
-    for weight in found:
+        shape = tuple(weight.parameter.shape)
+        check(0 not in shape, f"layer {weight.name!r}", "of at least one weight", shape)
+    for weight in trained:
         if weight.shared:
             names = [repr(name) for name in (weight.name, *(name for name, _ in weight.shared))]
-            _warn(
-                f"layers {', '.join(names)} share one weight: "
-                + ("drawn once" if weight in drawn else "an embedding, it is left as it is")
-            )
+            done = "drawn once" if weight in drawn else "an embedding, it is left as it is"
+            _warn(f"layers {', '.join(names)} share one weight: {done}")
 
     device = generator.device if generator is not None else torch.device("cpu")
 
@@ -98,17 +88,18 @@ def sparse_init_(
         rows = gain * math.sqrt(alpha / density) * dense * mask
         weight.assign(weight.from_rows(rows).to(weight.parameter))
         if not mask.any():
+            name = weight.name or type(weight.layer).__name__
             _warn(
-                f"layer {weight.name or type(weight.layer).__name__!r} of shape "
-                f"{tuple(weight.parameter.shape)} starts entirely at zero (density {density} per "
-                f"{group})"
+                f"layer {name!r} of shape {tuple(weight.parameter.shape)} starts entirely at zero "
+                f"(density {density} per {group})"
             )
+        if weight.attribute != "weight":
+            continue
+        low, high = {"positive": (0, 1), "symmetric": (-1, 1), "zero": (0, 0)}[bias]
         for layer in (weight.layer, *(layer for _, layer in weight.shared)):
             biases = dict(layer.named_parameters(recurse=False)).get("bias")
-            if weight.attribute == "weight" and biases is not None and biases.requires_grad:
-                low, high = {"positive": (0, 1), "symmetric": (-1, 1), "zero": (0, 0)}[bias]
-                draw = uniform(*biases.shape)
-                biases.copy_((low + (high - low) * draw) / math.sqrt(n_in))
+            if biases is not None and biases.requires_grad:
+                biases.copy_((low + (high - low) * uniform(*biases.shape)) / math.sqrt(n_in))
 
 
 def _warn(message: str) -> None:

@@ -5,21 +5,22 @@ parameter behind it is what is trained. Mostly the two are the same tensor, but 
 ``weight_norm``, ``torch.nn.utils.prune`` or any other parametrization.
 """
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.nn.utils import parametrizations, parametrize, prune
+from torch.nn.utils import parametrize, prune
+from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from bregman.checks import check
 from bregman.regularizers import Regularizer, Zero
 
 CONV = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -30,14 +31,14 @@ Kind = Literal["linear", "conv", "embedding"]
 # as many as torch takes for the first estimate of a spectral norm
 _POWER_ITERATIONS = 15
 
-_TYPES: tuple[tuple[Kind, Any], ...] = (
-    ("linear", nn.Linear | nn.Bilinear | nn.MultiheadAttention | RECURRENT),
-    ("conv", CONV | TRANSPOSED),
-    ("embedding", nn.Embedding | nn.EmbeddingBag),
-)
+_TYPES: dict[Kind, Any] = {
+    "linear": nn.Linear | nn.Bilinear | nn.MultiheadAttention | RECURRENT,
+    "conv": CONV | TRANSPOSED,
+    "embedding": nn.Embedding | nn.EmbeddingBag,
+}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Weight:
     """A weight: where it is, what it is, and the parameter behind it.
 
@@ -60,7 +61,7 @@ class Weight:
     parameter: nn.Parameter
     kind: Kind
     magnitude: nn.Parameter | None = None
-    shared: tuple[tuple[str, nn.Module], ...] = ()
+    shared: list[tuple[str, nn.Module]] = field(default_factory=list)
 
     @property
     def trained(self) -> bool:
@@ -68,16 +69,16 @@ class Weight:
         return self.parameter.requires_grad
 
     @property
+    @torch.no_grad()
     def value(self) -> Tensor:
         """What the layer computes with at present, without a gradient."""
-        with torch.no_grad():
-            if (made := self._parametrization) is not None:
-                # a spectral norm that is read in train mode goes on with its power iteration
-                with modes_kept(made):
-                    return made.eval()()
-            if (hook := _hooks(self.layer).get(self.attribute)) is not None:
-                hook(self.layer, ())
-            return getattr(self.layer, self.attribute).detach()
+        if (made := self._parametrization) is not None:
+            # a spectral norm that is read in train mode goes on with its power iteration
+            with modes_kept(made):
+                return made.eval()()
+        if (hook := _hooks(self.layer).get(self.attribute)) is not None:
+            hook(self.layer, ())
+        return getattr(self.layer, self.attribute).detach()
 
     @torch.no_grad()
     def assign(self, value: Tensor) -> None:
@@ -95,16 +96,19 @@ class Weight:
         self.parameter.copy_(value)
         if self.magnitude is not None:
             self._set_direction_and_magnitude(before, value)
-        if dict(self.layer.named_parameters(recurse=False)).get(self.attribute) is self.parameter:
+        if getattr(self.layer, self.attribute) is self.parameter:
             return
-        self._estimate_spectral_norm()
-        made = self.value
-        lost = self._parametrization is not None and made.any() != value.any()
-        if lost or made[value == 0].any() or not made[value.isfinite()].isfinite().all():
+        if (made := self._parametrization) is not None:
+            with modes_kept(made):  # a spectral norm estimates itself
+                made.train()
+                for _ in range(_POWER_ITERATIONS):
+                    made()
+        new = self.value
+        lost = made is not None and new.any() != value.any()
+        if lost or new[value == 0].any() or not new[value.isfinite()].isfinite().all():
             self.parameter.copy_(before)
             raise ValueError(
-                f"layer {self.name!r} can't take these zeros: its parametrization makes other "
-                "numbers of them"
+                f"layer {self.name!r} can't take these zeros through its parametrization"
             )
 
     def zero_(self, where: Tensor) -> None:
@@ -130,25 +134,16 @@ class Weight:
         kept = (norms == 0) & (sizes == sizes.amax(dims, keepdim=True))
         self.parameter.copy_(torch.where(kept, before.masked_fill(before == 0, 1), value))
 
-    def _estimate_spectral_norm(self) -> None:
-        made = self._parametrization
-        if made and any(isinstance(p, parametrizations._SpectralNorm) for p in made):
-            with modes_kept(made):
-                made.train()
-                for _ in range(_POWER_ITERATIONS):
-                    made()
-
     @property
     def _parametrization(self) -> parametrize.ParametrizationList | None:
-        if not parametrize.is_parametrized(self.layer, self.attribute):
+        layer: Any = self.layer
+        if not parametrize.is_parametrized(layer, self.attribute):
             return None
-        made = self.layer.get_submodule(f"parametrizations.{self.attribute}")
-        assert isinstance(made, parametrize.ParametrizationList)
-        return made
+        return layer.parametrizations[self.attribute]
 
     @property
-    def blocks(self) -> int:
-        """How many matrices lie below one another: groups, gates, query with key and value."""
+    def matrices(self) -> int:
+        """How many lie below one another: groups, gates, query with key and value."""
         layer, shape = self.layer, self.parameter.shape
         if isinstance(layer, CONV | TRANSPOSED):
             return layer.groups
@@ -162,13 +157,14 @@ class Weight:
     def inputs_first(self) -> bool:
         """Whether the weight is stored as (in, out, ...) instead of torch's (out, in, ...)."""
         layer, shape = self.layer, self.parameter.shape
-        if self.attribute != "weight" or isinstance(layer, nn.Linear):
-            return False
-        if isinstance(layer, TRANSPOSED) or (len(shape) == 2 and _is_conv1d(layer)):
+        if isinstance(layer, TRANSPOSED):
             return True
-        bias = getattr(layer, "bias", None)
-        n_bias = len(bias) if isinstance(bias, Tensor) and bias.dim() == 1 else None
-        return self._foreign and len(shape) == 2 and shape[0] != n_bias == shape[1]
+        if self.attribute != "weight" or not self._foreign or len(shape) != 2:
+            return False
+        # Hugging Face's linear layer is found by name: the library need not be there
+        named = any(base.__name__ == "Conv1D" for base in type(layer).__mro__)
+        bias = getattr(getattr(layer, "bias", None), "shape", None)
+        return named or shape[:1] != bias == shape[1:]
 
     def rows(self, value: Tensor) -> Tensor:
         """A tensor of the weight's shape as (out, in per group, ...): a row per neuron or filter.
@@ -198,7 +194,7 @@ class Weight:
         """
         rows = self.rows(self.parameter)
         n_in: float = rows[0].numel()
-        n_out = rows.shape[0] // self.blocks
+        n_out = rows.shape[0] // self.matrices
         if self.kind == "conv":
             n_out *= rows[0, 0].numel()
         if isinstance(self.layer, TRANSPOSED):
@@ -207,11 +203,11 @@ class Weight:
 
     @property
     def _groups(self) -> int:
-        return self.blocks if isinstance(self.layer, CONV | TRANSPOSED) else 1
+        return self.matrices if isinstance(self.layer, CONV | TRANSPOSED) else 1
 
     @property
     def _foreign(self) -> bool:
-        return not any(isinstance(self.layer, types) for _, types in _TYPES)
+        return not isinstance(self.layer, tuple(_TYPES.values()))
 
     @property
     def _stacked(self) -> bool:
@@ -252,19 +248,16 @@ def weights(model: nn.Module) -> list[Weight]:
         for attribute, parameter, magnitude in _parameters(path, layer):
             own = "" if attribute == "weight" else attribute
             name = ".".join(filter(None, (path, own)))
-            if is_lazy(parameter):
-                raise ValueError(f"layer {name!r} has no shape yet, run the model on a batch first")
+            check(not is_lazy(parameter), f"layer {name!r}", "run on a batch first", type(layer))
             if parameter.dim() < 2:
                 continue
             kind = _kind(layer, attribute, parameter.shape)
-            if (first := found.get(parameter)) is None:
+            if parameter not in found:
                 found[parameter] = Weight(name, layer, attribute, parameter, kind, magnitude)
-            else:
-                found[parameter] = dataclasses.replace(
-                    first,
-                    kind="embedding" if kind == "embedding" else first.kind,
-                    shared=(*first.shared, (name, layer)),
-                )
+                continue
+            found[parameter].shared.append((name, layer))
+            if kind == "embedding":
+                found[parameter].kind = kind
     return list(found.values())
 
 
@@ -303,21 +296,14 @@ def param_groups(
         UserWarning: weights are left out though a regularizer is given, or no weight takes one
             (where ``linear`` and ``conv`` are the same, one kind is enough); they are named.
     """
-    given = {"linear": linear, "conv": conv, "embedding": embedding}
-    # by kind, and by the dimensions of the regularizer where they are swapped
-    groups: dict[tuple[str, Any], dict[str, Any]] = {
-        (kind, None): {"params": [], "reg": reg} for kind, reg in given.items()
-    }
-    left_out = []
-    for weight in weights(model):
-        reg = given[weight.kind]
-        if weight.kind == "embedding" and reg is None and weight.trained:
-            left_out.append(weight.name or weight.attribute)
-        elif weight.trained:
-            fitting = _in_layout(reg, weight)
-            key = weight.kind, None if fitting is reg else getattr(fitting, "dim", None)
-            group = groups.setdefault(key, {"params": [], "reg": fitting})
-            group["params"].append(weight.parameter)
+    given: dict[Kind, Any] = {"linear": linear, "conv": conv, "embedding": embedding}
+    found = [weight for weight in weights(model) if weight.trained]
+    left_out = [w.name or w.attribute for w in found if w.kind == "embedding" and embedding is None]
+    groups: dict[tuple[Kind, Regularizer | None], list[Any]] = {}
+    for kind, reg in given.items():
+        groups[kind, reg] = []
+        for weight in (w for w in found if w.kind == kind and (reg or kind != "embedding")):
+            groups.setdefault((kind, _in_layout(reg, weight)), []).append(weight.parameter)
     if left_out and any(map(_regularizes, (linear, conv))):
         warnings.warn(
             f"param_groups: no regularizer for {', '.join(left_out)}: embeddings, and what is "
@@ -325,7 +311,7 @@ def param_groups(
             "meant",
             stacklevel=2,
         )
-    taken = [given[kind] for (kind, _), group in groups.items() if group["params"]]
+    taken = [given[weight.kind] for weight in found]
     for kind, reg in given.items():
         if _regularizes(reg) and reg not in taken:
             warnings.warn(
@@ -334,20 +320,13 @@ def param_groups(
                 stacklevel=2,
             )
     names = {p: name for name, p in model.named_parameters()}
-    sorted_in = {p for group in groups.values() for p in group["params"]}
-    made = [groups[key] for key in sorted(groups, key=lambda key: list(given).index(key[0]))]
+    sorted_in = {p for params in groups.values() for p in params}
+    made: list[Any] = [{"params": params, "reg": reg} for (_, reg), params in groups.items()]
     made.append({"params": [p for p in names if p not in sorted_in], "reg": None})
     if named:
         for group in made:
             group["params"] = [(names[p], p) for p in group["params"]]
     return [group for group in made if group["params"]]
-
-
-def weight_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear | CONV]]:
-    """Yield (name, layer) for every linear and convolution layer, in the order of definition."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | CONV):
-            yield name, module
 
 
 @contextmanager
@@ -367,30 +346,20 @@ def _parameters(
     """The weights of one layer by attribute, whatever their dimensions: parameter, magnitude."""
     own = dict(layer.named_parameters(recurse=False))
     for attribute, hook in _hooks(layer).items():
-        if isinstance(hook, SpectralNorm):
-            raise ValueError(
-                f"layer {path!r} has the old torch.nn.utils.spectral_norm, allowed is "
-                "torch.nn.utils.parametrizations.spectral_norm"
-            )
-        if isinstance(hook, WeightNorm):
-            magnitude = own.pop(f"{attribute}_g")
-            yield attribute, own.pop(f"{attribute}_v"), magnitude
+        new = "with the spectral_norm of torch.nn.utils.parametrizations, not the old one"
+        check(not isinstance(hook, SpectralNorm), f"layer {path!r}", new, hook)
+        magnitude = own.pop(f"{attribute}_g", None)
+        yield attribute, own.pop(f"{attribute}_{'orig' if magnitude is None else 'v'}"), magnitude
+    made: Any = layer.parametrizations if parametrize.is_parametrized(layer) else {}
+    for attribute, parametrizations in made.items():
+        originals = dict(parametrizations.named_parameters(recurse=False))
+        if len(parametrizations) == 1 and isinstance(parametrizations[0], _WeightNorm):
+            yield attribute, originals["original1"], originals["original0"]
+        elif "original" in originals:
+            yield attribute, originals["original"], None
         else:
-            yield attribute, own.pop(f"{attribute}_orig"), None
-    if parametrize.is_parametrized(layer):
-        assert isinstance(layer.parametrizations, nn.ModuleDict)
-        for attribute, made in layer.parametrizations.items():
-            assert isinstance(made, parametrize.ParametrizationList)
-            originals = dict(made.named_parameters(recurse=False))
-            if set(originals) == {"original"}:
-                yield attribute, originals["original"], None
-            elif len(made) == 1 and isinstance(made[0], parametrizations._WeightNorm):
-                yield attribute, originals["original1"], originals["original0"]
-            elif originals:
-                raise ValueError(
-                    f"layer {path!r}: of its {attribute} no parameter has the shape, its "
-                    f"parametrization {type(made[0]).__name__} has several"
-                )
+            one = f"with one parameter of the shape of its {attribute}"
+            check(not originals, f"layer {path!r}", one, type(parametrizations[0]))
     for attribute, parameter in own.items():
         yield attribute, parameter, None
 
@@ -403,7 +372,7 @@ def _hooks(layer: nn.Module) -> dict[str, Any]:
 
 
 def _kind(layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
-    for kind, types in _TYPES:
+    for kind, types in _TYPES.items():
         if isinstance(layer, types) and "weight" in attribute:
             return kind
     words = f"{attribute} {'embed' if 'embed' in type(layer).__name__.lower() else ''}".lower()
@@ -413,27 +382,21 @@ def _kind(layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
     return "conv" if hasattr(layer, "kernel_size") or len(shape) > 3 else "linear"
 
 
-def _is_conv1d(layer: nn.Module) -> bool:
-    # Hugging Face's linear layer, found by name: the library need not be there
-    return any(base.__name__ == "Conv1D" for base in type(layer).__mro__)
-
-
 def _regularizes(reg: Regularizer | None) -> bool:
     return reg is not None and not isinstance(reg, Zero)
 
 
 def _in_layout(reg: Regularizer | None, weight: Weight) -> Regularizer | None:
     """A regularizer of (out, in, ...) for a weight in its own layout."""
-    dims = getattr(reg, "dim", None)
-    if reg is None or dims is None or not weight.inputs_first:
+    if reg is None or not hasattr(reg, "dim") or not weight.inputs_first:
         return reg
-    axes = {d % weight.parameter.dim() for d in (dims if isinstance(dims, tuple) else (dims,))}
-    if (0 in axes) == (1 in axes):
+    dims = reg.blocks(weight.parameter.dim()) or ()
+    if (0 in dims) == (1 in dims):
         return reg
-    if weight.blocks > 1:
+    if weight.matrices > 1:
         raise ValueError(
             f"{reg} means filters, and those of the grouped transposed convolution "
             f"{weight.name!r} are no slices of its weight; allowed are kernels and single entries"
         )
-    swapped = tuple(sorted({0: 1, 1: 0}.get(d, d) for d in axes))
-    return dataclasses.replace(reg, dim=swapped)  # type: ignore[type-var]
+    swapped = tuple(sorted({0: 1, 1: 0}.get(d, d) for d in dims))
+    return replace(reg, dim=swapped)  # type: ignore[type-var]

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bregman.checks import check
 from bregman.layers import weights
 
 
@@ -32,15 +33,10 @@ def sparsity_summary(model: nn.Module) -> dict[str, Any]:
         ValueError: the model has no such weight, or as in ``weights``.
     """
     found = [(weight, weight.value) for weight in weights(model)]
-    if not found:
-        raise ValueError(
-            f"{type(model).__name__} has no linear or convolution layer, and no other weight"
-        )
+    check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
     layers = [(weight, value) for weight, value in found if weight.kind != "embedding"]
-    neurons = [weight.rows(value) for weight, value in layers]
-    if layers:
-        first, value = layers[0]
-        neurons.insert(0, first.inputs(value))
+    neurons = [weight.inputs(value) for weight, value in layers[:1]]
+    neurons += [weight.rows(value) for weight, value in layers]
     return {
         "n_total": _share_nonzero([value for _, value in found]),
         "n_linear": _share_nonzero([value for w, value in found if w.kind == "linear"]),

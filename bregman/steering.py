@@ -8,8 +8,9 @@ from warnings import warn
 import torch
 from torch import Tensor
 
+from bregman.checks import check
 from bregman.optim import BregmanOptimizer
-from bregman.regularizers import Regularizer, Zero
+from bregman.regularizers import Zero
 
 # Far from the target lambda takes many changes to get there. Adam's first steps move all of v
 # alike: a lambda that falls to their level at once would let most weights in.
@@ -25,13 +26,13 @@ class SparsityTarget:
     of 5/4 in that direction. A change by Delta leaves exactly those blocks non-zero whose level is
     above the new lambda. The ones that were non-zero before and stay so get
 
-        v_g <- v_g + (1 - shrinkage) Delta sqrt(n_g) theta_g / ||theta_g||,
+        v_g <- v_g + Delta/2 sqrt(n_g) theta_g / ||theta_g||,
 
     all others keep v, and theta = prox_{delta J}(delta v) with the new lambda. So v is a
     subgradient of the new J_delta, and no block of theta moves by more than
-    delta |Delta| sqrt(n_g). With ``shrinkage=1`` v is kept and every weight pays for a larger
-    lambda; with 0 the weights that stay pay nothing, and newcomers hardly get in. Between two
-    changes the density drifts, by less and less as v settles.
+    delta |Delta| sqrt(n_g). The weights that stay pay half of the change: if they paid nothing,
+    newcomers would hardly get in. Between two changes the density drifts, by less and less as v
+    settles.
 
     Call ``step`` after each ``optimizer.step()``, or let the optimizer do so, as in ``fit``:
 
@@ -48,56 +49,32 @@ class SparsityTarget:
         optimizer: LinBreg or AdaBreg. Groups without a regularizer are left alone.
         density: the share of non-zero weights over the regularized groups, in (0, 1], and more
             than frozen weights alone make up.
-        per_group: steer each parameter group to ``density`` by itself. Otherwise all lambdas are
-            multiplied by the same factor.
         every: optimizer steps between two changes of lambda.
-        shrinkage: in [0, 1], the part of a change of lambda that the weights that stay follow.
 
     Raises:
         ValueError: an argument is out of range, no group has a regularizer, or one has none of
             blocks (no ``levels``), or lam = 0.
     """
 
-    def __init__(
-        self,
-        optimizer: BregmanOptimizer,
-        density: float,
-        *,
-        per_group: bool = False,
-        every: int = 10,
-        shrinkage: float = 0.5,
-    ) -> None:
-        if not isinstance(optimizer, BregmanOptimizer):
-            raise ValueError(
-                f"optimizer must be LinBreg or AdaBreg, got {type(optimizer).__name__}"
-            )
-        if not 0 < density <= 1:
-            raise ValueError(f"density must be in (0, 1], got {density}")
-        if not isinstance(every, int) or every < 1:
-            raise ValueError(f"every must be an integer of at least 1, got {every}")
-        if not 0 <= shrinkage <= 1:
-            raise ValueError(f"shrinkage must be in [0, 1], got {shrinkage}")
-        self.optimizer = optimizer
-        self.density, self.per_group = density, per_group
-        self.every, self.shrinkage = every, shrinkage
+    def __init__(self, optimizer: BregmanOptimizer, density: float, *, every: int = 10) -> None:
+        kind = type(optimizer)
+        check(issubclass(kind, BregmanOptimizer), "optimizer", "LinBreg or AdaBreg", kind.__name__)
+        check(0 < density <= 1, "density", "in (0, 1]", density)
+        check(isinstance(every, int) and every > 0, "every", "an integer of at least 1", every)
+        self.optimizer, self.density, self.every = optimizer, density, every
         self.steps = 0
         groups = self._regularized()
-        if not groups:
-            raise ValueError("no parameter group has a regularizer whose lam could be steered")
+        check(bool(groups), "optimizer", "one with a regularizer to be steered", kind.__name__)
         for group in groups:
             group["reg"].levels(torch.ones_like(group["params"][0]))
-            if group["reg"].lam == 0:
-                raise ValueError(f"lam must be positive to be steered, got {group['reg']}")
-        for together in self._together(groups):
-            params = [p for group in together for p in group["params"]]
-            frozen = sum(int(p.count_nonzero()) for p in params if not p.requires_grad)
-            if frozen and frozen >= density * sum(p.numel() for p in params):
-                share = frozen / sum(p.numel() for p in params)
-                raise ValueError(
-                    f"density must be above {share:.4g}, the share of the frozen weights that are "
-                    f"not zero, got {density}"
-                )
+            check(group["reg"].lam > 0, "lam", "positive to be steered", group["reg"])
+        params = [p for group in groups for p in group["params"]]
+        frozen = sum(int(p.count_nonzero()) for p in params if not p.requires_grad)
+        share = frozen / sum(p.numel() for p in params)
+        least = f"above {share:.4g}, the share of the frozen weights that are not zero"
+        check(density > share, "density", least, density)
 
+    @torch.no_grad()
     def step(self, *_: Any) -> None:
         """Count one optimizer step, and change lambda when it is time to.
 
@@ -107,77 +84,60 @@ class SparsityTarget:
         self.steps += 1
         if self.steps % self.every:
             return
-        for together in self._together(self._regularized()):
-            factor = self._wanted_factor(together)
-            # zero: what is missing has v = 0, and no lambda lets it in; NaN: training diverged
-            if not 0 < factor < math.inf:
-                continue
+        factor = self._wanted_factor()
+        # zero: what is missing has v = 0, and no lambda lets it in; NaN: training diverged
+        if 0 < factor < math.inf:
             factor = min(max(factor, 1 / _LARGEST_FACTOR), _LARGEST_FACTOR)
-            for group in together:
-                old = group["reg"]
+            for group in self._regularized():
                 self._change(group, factor)
-                self._keep_frozen(group, old, factor)
-        self._update_parameters()
+            self.optimizer.update_parameters()
 
-    @torch.no_grad()
-    def _wanted_factor(self, groups: list[dict[str, Any]]) -> float:
+    def _wanted_factor(self) -> float:
         """The factor on all lambdas that leaves a share ``density`` of the weights non-zero now."""
-        levels = []
-        kept = self.density * sum(p.numel() for group in groups for p in group["params"])
-        resting = 0
-        for group in groups:
-            moving = dict(self._started(group))
-            levels += [group["reg"].levels(v).flatten() / group["reg"].lam for v in moving.values()]
-            resting += sum(int(p.count_nonzero()) for p in group["params"] if p not in moving)
-        if levels and resting >= kept:
+        levels, resting, total = [], 0, 0
+        for group in self._regularized():
+            for p in group["params"]:
+                total += p.numel()
+                v = self._subgrad(p)
+                if p.requires_grad and v is not None:
+                    levels.append(group["reg"].levels(v).flatten() / group["reg"].lam)
+                else:
+                    resting += int(p.count_nonzero())
+        kept = self.density * total
+        if not levels:
+            return math.nan
+        if resting >= kept:
             warn(
                 f"SparsityTarget: lambda stays, weights that don't move alone are {resting}, and "
                 f"{round(kept)} are wanted",
                 stacklevel=2,
             )
             return math.nan
-        return _threshold(torch.cat(levels), round(kept - resting)) if levels else math.nan
+        return _threshold(torch.cat(levels), round(kept - resting))
 
-    @torch.no_grad()
     def _change(self, group: dict[str, Any], factor: float) -> None:
         old = group["reg"]
-        new = old.with_lam(factor * old.lam)
-        for p, v in self._started(group):
-            # a subgradient is zero where theta is: newcomers keep v. mu stays, and with it its part
-            shift = old.subgrad(p).sub_(p, alpha=old.quadratic_weight)
-            shift.mul_(old.levels(v) > new.lam)
-            v.add_(shift, alpha=(1 - self.shrinkage) * (factor - 1))
-        group["reg"] = new
-
-    @torch.no_grad()
-    def _keep_frozen(self, group: dict[str, Any], old: Regularizer, factor: float) -> None:
-        """Give frozen weights a v that fits the new lambda, with which no block comes or goes."""
+        group["reg"] = new = old.with_lam(factor * old.lam)
         for p in group["params"]:
-            v = self.optimizer.state.get(p, {}).get("subgrad")
-            if not p.requires_grad and v is not None:
+            if (v := self._subgrad(p)) is None:
+                continue
+            if p.requires_grad:
+                # a subgradient is zero where theta is: newcomers keep v. mu stays, with its part
+                shift = old.subgrad(p).sub_(p, alpha=old.quadratic_weight)
+                v.add_(shift.mul_(old.levels(v) > new.lam), alpha=(factor - 1) / 2)
+            else:
+                # frozen: v fits the new lambda, and no block comes or goes
                 v.mul_(torch.where(p == 0, factor, 1))
-                v.add_(group["reg"].subgrad(p)).sub_(old.subgrad(p))
-
-    def _update_parameters(self) -> None:
-        # what has no v stays as it is
-        state = self.optimizer.state
-        params = [p for group in self._regularized() for p in group["params"]]
-        frozen = {p: state.pop(p) for p in params if not p.requires_grad and p in state}
-        self.optimizer.update_parameters()
-        state.update(frozen)
-
-    def _together(self, groups: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        return [[group] for group in groups] if self.per_group else [groups]
+                v.add_(new.subgrad(p)).sub_(old.subgrad(p))
 
     def _regularized(self) -> list[dict[str, Any]]:
         return [
             g for g in self.optimizer.param_groups if g["params"] and not isinstance(g["reg"], Zero)
         ]
 
-    def _started(self, group: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    def _subgrad(self, p: Tensor) -> Tensor | None:
         # a parameter that never had a gradient has no v
-        states = ((p, self.optimizer.state.get(p, {})) for p in group["params"] if p.requires_grad)
-        return [(p, state["subgrad"]) for p, state in states if "subgrad" in state]
+        return self.optimizer.state.get(p, {}).get("subgrad")
 
     def state_dict(self) -> dict[str, Any]:
         """The number of steps so far."""

@@ -9,19 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bregman.checks import check
 from bregman.layers import Weight, modes_kept, weights
 
 Unit = Literal["entry", "kernel"]
 
 
 @torch.no_grad()
-def threshold_(
-    model: nn.Module, threshold: float, *, conv: Unit = "entry", embedding: bool = False
-) -> None:
+def threshold_(model: nn.Module, threshold: float, *, conv: Unit = "entry") -> None:
     """Set small weights of the linear and convolution layers to zero, in place.
 
-    Biases, normalization layers and frozen weights stay as they are, and so do embeddings unless
-    they are asked for; ``bregman.layers.weights`` says what counts as what. Weights are measured as
+    Biases, normalization layers, embeddings and frozen weights stay as they are;
+    ``bregman.layers.weights`` says what counts as what. Weights are measured as
     their layers compute with them, and those that stay keep their size behind a weight norm too.
     Batch normalization still has the running statistics of before: ``refresh_batch_norm_``
     recomputes them.
@@ -31,15 +30,13 @@ def threshold_(
         threshold: what is at most this large goes, >= 0. Linear weights are measured one by one.
         conv: "entry" measures convolution weights one by one too; "kernel" measures each kernel
             K_ij by the root of its mean square, and drops it as a whole.
-        embedding: whether embeddings are thresholded, one by one.
 
     Raises:
         ValueError: threshold is negative or not finite, conv is something else, or a
             parametrization can't hold zeros.
     """
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"threshold must be non-negative and finite, got {threshold}")
-    for weight in _thresholded(model, embedding):
+    check(0 <= threshold < math.inf, "threshold", "non-negative and finite", threshold)
+    for weight in _thresholded(model):
         weight.zero_((_sizes(weight, conv) <= threshold).expand_as(weight.parameter))
 
 
@@ -50,7 +47,6 @@ def largest_threshold(
     max_drop: float,
     *,
     conv: Unit = "entry",
-    embedding: bool = False,
     resolution: float = 0.01,
 ) -> float:
     """The largest threshold that lowers a score by at most ``max_drop``.
@@ -66,7 +62,7 @@ def largest_threshold(
         score: from the thresholded model to, say, its validation accuracy. It may change buffers:
             with batch normalization it should start with ``refresh_batch_norm_``.
         max_drop: how far the score may fall below that of the untouched model, >= 0.
-        conv, embedding: as in ``threshold_``.
+        conv: as in ``threshold_``.
         resolution: the bisection ends when the numbers of kept weights (or kernels) on its two
             sides differ by this share, or by one.
 
@@ -77,13 +73,10 @@ def largest_threshold(
         ValueError: max_drop or resolution is out of range, conv is unknown, or the model has no
             weight to be thresholded.
     """
-    if not 0 <= max_drop < math.inf:
-        raise ValueError(f"max_drop must be non-negative and finite, got {max_drop}")
-    if not 0 < resolution < 1:
-        raise ValueError(f"resolution must be in (0, 1), got {resolution}")
-    found = _thresholded(model, embedding)
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer to threshold")
+    check(0 <= max_drop < math.inf, "max_drop", "non-negative and finite", max_drop)
+    check(0 < resolution < 1, "resolution", "in (0, 1)", resolution)
+    found = _thresholded(model)
+    check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
     candidates = torch.cat([_sizes(weight, conv).flatten() for weight in found])
     candidates = candidates[candidates > 0].sort().values
     saved = deepcopy(model.state_dict())
@@ -94,8 +87,7 @@ def largest_threshold(
             weight.value  # noqa: B018 (a weight that a hook computes follows)
 
     # numbers of kept units: `affordable` is known to be enough, `too_few` is not; -1 is below none
-    affordable, too_few = len(candidates), -1
-    threshold = 0.0
+    affordable, too_few, threshold = len(candidates), -1, 0.0
     with modes_kept(model):
         try:
             limit = score(model) - max_drop
@@ -103,7 +95,7 @@ def largest_threshold(
                 kept = (affordable + too_few) // 2
                 candidate = float(candidates[len(candidates) - kept - 1])
                 restore()
-                threshold_(model, candidate, conv=conv, embedding=embedding)
+                threshold_(model, candidate, conv=conv)
                 if score(model) >= limit:
                     affordable, threshold = kept, candidate
                 else:
@@ -162,25 +154,22 @@ def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Te
     held: Tensor | None = None
     for item in batches:
         batch = item if isinstance(item, Tensor) else item[0]
-        if not len(batch):
-            continue
-        if held is not None and 1 not in (len(held), len(batch)):
+        if held is not None and min(len(held), len(batch)) > 1:
             yield held
-            held = None
-        held = batch if held is None else torch.cat((held, batch))
+            held = batch
+        elif len(batch):
+            held = batch if held is None else torch.cat((held, batch))
     if held is not None:
         yield held
 
 
-def _thresholded(model: nn.Module, embedding: bool) -> list[Weight]:
-    kinds = ("linear", "conv", "embedding") if embedding else ("linear", "conv")
-    return [weight for weight in weights(model) if weight.trained and weight.kind in kinds]
+def _thresholded(model: nn.Module) -> list[Weight]:
+    return [weight for weight in weights(model) if weight.trained and weight.kind != "embedding"]
 
 
 def _sizes(weight: Weight, conv: Unit) -> Tensor:
     """The sizes of a weight's units: entries, or kernels (one per pair of channels)."""
-    if conv not in get_args(Unit):
-        raise ValueError(f"conv must be one of {get_args(Unit)}, got {conv!r}")
+    check(conv in get_args(Unit), "conv", f"one of {get_args(Unit)}", conv)
     value = weight.value
     if conv == "kernel" and weight.kind == "conv":
         sizes = value.flatten(2).square().mean(2).sqrt()

@@ -55,7 +55,7 @@ def test_nested_sequentials_are_one_chain_and_others_are_one_module():
 )
 def test_no_link_and_no_compact_network_past_what_may_compute_something_else(model):
     assert links(model) == {}
-    with pytest.raises((TypeError, ValueError), match=r"subclass|can't be handled|forward hook"):
+    with pytest.raises((TypeError, ValueError), match=r"no chain of layers|forward hook"):
         compact(model)
 
 

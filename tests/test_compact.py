@@ -168,35 +168,37 @@ def test_the_sparse_network_stays_as_it_was_and_shares_nothing():
 
 
 @pytest.mark.parametrize(
-    ("model", "error", "message"),
+    "model",
     [
-        (SkipMLP(4, 3), TypeError, "SkipMLP is no nn.Sequential"),
-        (nn.Sequential(nn.ReLU()), ValueError, "Sequential has no linear or Conv2d layer"),
-        (
-            nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 3)),
-            TypeError,
-            r"LayerNorm\(.*can't be handled between layers with weights, only ReLU",
-        ),
-        (
-            nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(2), nn.Linear(4, 3)),
-            TypeError,
-            r"Flatten\(start_dim=2",
-        ),
-        (
-            nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(2, 3)),
-            ValueError,
-            r"Linear\(in_features=2.* does not take what Conv2d",
-        ),
-        (
-            nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.ReLU(), nn.Conv2d(2, 3, 3)),
-            ValueError,
-            "is grouped, allowed are convolutions with groups=1",
+        SkipMLP(4, 3),
+        nn.Sequential(nn.ReLU()),
+        nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3), nn.Linear(3, 3)),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(2), nn.Linear(4, 3)),
+        nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Linear(2, 3)),
+        nn.Sequential(nn.Conv2d(2, 2, 3, groups=2), nn.ReLU(), nn.Conv2d(2, 3, 3)),
+        nn.Sequential(
+            nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)
         ),
     ],
+    ids=str,
 )
-def test_what_it_cannot_handle_is_named(model, error, message):
-    with pytest.raises(error, match=message):
+def test_where_no_layer_feeds_another_nothing_is_promised(model):
+    with pytest.raises(TypeError, match=f"{type(model).__name__} has no chain of layers that can"):
         compact(model)
+
+
+def test_what_is_around_an_unknown_module_becomes_smaller_all_the_same():
+    model = nn.Sequential(
+        nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 6), nn.LayerNorm(6), nn.Linear(6, 8), nn.Tanh(),
+        nn.Linear(8, 3), Doubled(3, 4), nn.ReLU(), nn.Linear(4, 2),
+    )  # fmt: skip
+    with torch.no_grad():
+        model[0].weight[2:] = 0
+        model[4].weight[5:] = 0
+        model[7].weight[1:] = 0
+    small = compact(model)
+    assert sizes(small) == [(2, 5), (6, 2), (5, 6), (3, 5), (4, 3), (2, 4)]
+    assert_same_outputs(model, small, torch.randn(9, 5))
 
 
 @pytest.mark.more
@@ -242,22 +244,16 @@ def hooked(attach):
 
 
 @pytest.mark.parametrize(
-    ("model", "message"),
+    "model",
     [
-        (nn.Sequential(Doubled(4, 6), nn.ReLU(), nn.Linear(6, 3)), "Doubled.* is a subclass"),
-        (nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Doubled(6, 3)), "Doubled.* is a subclass"),
-        (nn.Sequential(DoubledConv(1, 6, 3), nn.Conv2d(6, 3, 3)), "DoubledConv.* is a subclass"),
-        (nn.Sequential(nn.Linear(4, 6), LeakingReLU(), nn.Linear(6, 3)), "LeakingReLU.* can't be"),
-        (
-            nn.Sequential(
-                nn.Linear(4, 6), nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)
-            ),
-            "BatchNorm1d.* can't be handled .* running statistics",
-        ),
+        nn.Sequential(Doubled(4, 6), nn.ReLU(), nn.Linear(6, 3)),
+        nn.Sequential(nn.Linear(4, 6), nn.ReLU(), Doubled(6, 3)),
+        nn.Sequential(DoubledConv(1, 6, 3), nn.Conv2d(6, 3, 3)),
+        nn.Sequential(nn.Linear(4, 6), LeakingReLU(), nn.Linear(6, 3)),
     ],
 )
-def test_a_type_that_is_not_known_exactly_is_named(model, message):
-    with pytest.raises(TypeError, match=message):
+def test_a_type_that_is_not_known_exactly_is_no_part_of_a_chain(model):
+    with pytest.raises(TypeError, match="Sequential has no chain of layers"):
         compact(model)
 
 
@@ -458,7 +454,7 @@ def test_functions_in_a_forward_are_seen():
 
 def test_a_layer_that_is_used_twice_or_read_elsewhere_stays():
     model = remove_rows(Tied(), 0.5).eval()
-    with pytest.raises(TypeError, match=r"Tied is no nn.Sequential"):
+    with pytest.raises(TypeError, match="Tied has no chain of layers"):
         compact(nn.ModuleDict({"net": model})["net"])
     x = torch.randn(4, 1, 18, 18)
     both = nn.Sequential(model, nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -478,7 +474,7 @@ def test_a_network_with_two_inputs_or_branches_is_left_alone():
             return self.fc2(F.relu(self.fc1(x))) if x.sum() > 0 else self.fc1(x)
 
     for model in (Branching(), Deciding()):
-        with pytest.raises(TypeError, match="how its modules hang together can't be seen"):
+        with pytest.raises(TypeError, match="has no chain of layers that can be seen"):
             compact(model)
 
 

@@ -128,10 +128,12 @@ def test_a_file_is_as_small_as_the_weights_are_few(tmp_path):
 
 def test_a_file_of_another_architecture_is_refused():
     state = to_csr(sparse_net()).state_dict()
-    with pytest.raises(RuntimeError, match="size mismatch"):
+    with pytest.raises(ValueError, match=r"1\.values must be .* shape \(500, 300\).*another layer"):
         load_csr(MLP((300, 500, 300, 10)), state)
-    with pytest.raises(RuntimeError, match="Unexpected key"):
+    with pytest.raises(ValueError, match=r"3\.values must be .* shape \(10, 400\).*another layer"):
         load_csr(MLP((300, 400, 10)), state)
+    with pytest.raises(RuntimeError, match="Unexpected key"):
+        load_csr(MLP((300, 400)), state)
 
 
 def test_after_compact_what_is_left_can_still_be_sparse():
@@ -325,46 +327,54 @@ def swapped(columns):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (changed("1.columns", at(5, 2**30)), "1.columns must be in 0 to 299"),
-        (changed("1.columns", at(0, -1)), "1.columns must be in 0 to 299"),
-        (changed("1.columns", at(-1, 300)), "1.columns must be in 0 to 299"),
-        (changed("1.columns", swapped), "1.columns must be ascending in each row"),
-        (
-            changed("1.columns", lambda c: at(1, int(c[0]))(c)),
-            "1.columns must be ascending in each",
-        ),
-        (changed("1.columns", lambda c: c[:-1]), r"1.columns must be of length \d+, got \d+"),
-        (changed("1.columns", lambda c: c.long()), "1.columns must be of torch.int32, got .*int64"),
-        (changed("1.columns", lambda c: c[None]), "1.columns must be a tensor of one dimension"),
-        (changed("1.row_starts", at(7, 2**30)), "1.row_starts must be ascending from 0 to"),
-        (changed("1.row_starts", at(7, -(2**31))), "1.row_starts must be ascending from 0 to"),
-        (changed("1.row_starts", at(0, 1)), "1.row_starts must be ascending from 0 to"),
-        (changed("1.row_starts", at(-1, 2**30)), "1.row_starts must be ascending from 0 to"),
-        (changed("1.row_starts", lambda s: s[:-1]), "1.row_starts must be of length 401, got 400"),
-        (changed("1.row_starts", lambda s: s.float()), "1.row_starts must be of torch.int32, got"),
-        (changed("1.values", lambda v: v[:-1]), r"1.columns must be of length \d+, got \d+"),
-        (changed("1.values", lambda v: v.half()), "1.values must be of .*, got torch.float16"),
-        (changed("1.values", lambda v: v.int()), "1.values must be of .*, got torch.int32"),
-        (changed("1.values", lambda v: v[:, None]), "1.values must be a tensor of one dimension"),
-        (changed("1.values", lambda v: 3), "1.values must be a tensor of one dimension"),
-        (changed("3.bias", lambda b: b.double()), "3.bias must be of torch.float32, got"),
-        (changed("3.bias", lambda b: b[0]), "3.bias must be a tensor of one dimension"),
+        (changed("1.columns", at(5, 2**30)), "0 <= col_indices < ncols"),
+        (changed("1.columns", at(0, -1)), "0 <= col_indices < ncols"),
+        (changed("1.columns", at(-1, 300)), "0 <= col_indices < ncols"),
+        (changed("1.columns", swapped), "col_indices.* are sorted and distinct"),
+        (changed("1.columns", lambda c: at(1, int(c[0]))(c)), "are sorted and distinct"),
+        (changed("1.columns", lambda c: c[:-1]), "1.row_starts, .*row_starts must be in 0 to"),
+        (changed("1.columns", lambda c: c.long()), "must have the same dtype"),
+        (changed("1.columns", lambda c: c[None]), "1.row_starts, 1.columns, 1.values must be a"),
+        (changed("1.row_starts", at(7, 2**30)), "row_starts must be in 0 to"),
+        (changed("1.row_starts", at(slice(7, 9), 2**30)), "row_starts must be in 0 to"),
+        (changed("1.row_starts", at(7, -(2**31))), "row_starts must be in 0 to"),
+        (changed("1.row_starts", at(0, 1)), r"crow_indices\[..., 0\] == 0"),
+        (changed("1.row_starts", at(-1, 0)), r"crow_indices\[..., -1\] == nnz"),
+        (changed("1.row_starts", lambda s: s.flip(0)), "crow_indices"),
+        (changed("1.row_starts", lambda s: s[:-1]), "number of rows .* got 400"),
+        (changed("1.row_starts", lambda s: s.float()), "must have the same dtype"),
+        (changed("1.row_starts", lambda s: 3), "the state is damaged"),
+        (changed("1.values", lambda v: v[:-1]), "must be equal to nnz"),
+        (changed("1.values", lambda v: v[:, None]), "tensor dimensionality"),
+        (changed("1.values", lambda v: 3), "values must have dimensionality"),
+        (changed("3.bias", lambda b: b[0]), "size mismatch for 3.bias"),
     ],
 )
 @pytest.mark.parametrize("loaded", ["load_csr", "load_state_dict"])
 def test_a_damaged_file_is_named_and_nothing_is_computed_with_it(damage, message, loaded):
     fast = to_csr(sparse_net())
     state = fast.state_dict()
+    before = {name: value.clone() for name, value in state.items()}
     damage(state)
-    before = {name: value.clone() for name, value in fast.state_dict().items()}
     act = (lambda: load_csr(sparse_net(), state)) if loaded == "load_csr" else (
         lambda: fast.load_state_dict(state))  # fmt: skip
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         act()
-    layer = message[:1]
     for name, value in fast.state_dict().items():
-        if name.startswith(layer):
-            assert torch.equal(value, before[name])
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_a_file_of_another_precision_is_cast_as_torch_does(dtype):
+    fast = to_csr(sparse_net())
+    state = {
+        name: value.to(dtype) if value.is_floating_point() else value
+        for name, value in fast.state_dict().items()
+    }
+    restored = load_csr(sparse_net(), state)
+    assert {value.dtype for value in restored.state_dict().values()} == {torch.float32, torch.int32}
+    x = torch.randn(3, 300)
+    torch.testing.assert_close(restored(x), fast(x), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -380,7 +390,7 @@ def test_random_damage_is_refused_or_harmless(seed):
     try:
         torch.sparse_csr_tensor(starts, columns, values, (400, 300), check_invariants=True)
     except RuntimeError:
-        with pytest.raises(ValueError, match=f"{key}|1.columns must be ascending"):
+        with pytest.raises(ValueError, match=f"{key}.* the state is damaged"):
             load_csr(sparse_net(), state)
     else:
         assert load_csr(sparse_net(), state)(torch.randn(2, 300)).isfinite().all()
@@ -390,7 +400,7 @@ def test_random_damage_is_refused_or_harmless(seed):
 def test_a_state_without_a_part_of_a_matrix_is_refused(key):
     state = to_csr(sparse_net()).state_dict()
     del state[key]
-    with pytest.raises(ValueError, match=f"{key} must be there"):
+    with pytest.raises((ValueError, RuntimeError), match=f"{key}"):
         load_csr(sparse_net(), state)
     with pytest.raises(RuntimeError, match="Missing key"):
         to_csr(sparse_net()).load_state_dict(sparse_net().state_dict())

@@ -914,7 +914,7 @@ BAD = [
       for eps in (-1e-8, np.nan, np.inf)],
     *[(cls, {"reg": reg}, "reg must be a Regularizer such as .*, got ")
       for cls in (LinBreg, AdaBreg, ProxGD) for reg in (0.1, "l1", L1, [L1(0.1)])],
-    *[(cls, {"reg": GroupL12(0.1, dim=dim)}, r"dim=.* does not fit a parameter of shape \(2, 3\)")
+    *[(cls, {"reg": GroupL12(0.1, dim=dim)}, r"dim must be different dimensions .* \(2, 3\), got")
       for cls in (LinBreg, AdaBreg, ProxGD) for dim in ((2, 3), (1, -1))],
 ]  # fmt: skip
 

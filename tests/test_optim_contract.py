@@ -104,6 +104,30 @@ def test_momentum_of_small_learning_rates(fused, tensor, lr):
     torch.testing.assert_close(p.detach(), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("lr", [1e-3, 1e-7, 1e-12, 1e-20])
+@every_kernel
+def test_small_learning_rates_without_momentum(fused, lr):
+    p = nn.Parameter(torch.zeros(3))
+    optimizer = LinBreg([p], lr=lr, fused=fused)
+    p.grad = torch.tensor([1.0, -2.0, 3.0])
+    optimizer.step()
+    torch.testing.assert_close(p.detach(), -lr * p.grad, rtol=1e-6, atol=0)
+
+
+@cuda
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_learning_rate_on_the_gpu_is_taken_once(momentum):
+    runs = []
+    for lr in (0.05, torch.tensor(0.05, device="cuda", dtype=torch.float64)):
+        p = nn.Parameter(parameter(6, 4, dtype=torch.float64).detach().cuda())
+        optimizer = LinBreg([p], lr=lr, momentum=momentum)
+        for _ in range(3):
+            p.grad = p.detach().clone()
+            optimizer.step()
+        runs.append(p.detach().cpu())
+    torch.testing.assert_close(*runs)
+
+
 @every_class
 def test_a_learning_rate_of_two_elements_is_refused(cls):
     p = parameter(3)
@@ -323,9 +347,9 @@ def test_what_is_no_number_is_refused_by_the_arguments_name(value):
 
 def test_switches_are_checked():
     for cls in CLASSES:
-        with pytest.raises(ValueError, match=r"fused must be True, False or .*, got 'yes'"):
+        with pytest.raises(ValueError, match="fused must be True, False or None, got 'yes'"):
             cls([parameter(3)], fused="yes")
-        with pytest.raises(ValueError, match=r"maximize must be True, False or .*, got None"):
+        with pytest.raises(ValueError, match="maximize must be True or False, got None"):
             cls([parameter(3)], maximize=None)
 
 
@@ -448,9 +472,7 @@ def test_what_hooks_make_of_a_checkpoint_is_what_counts(cls, options):
 def test_parameters_without_numbers_are_refused(cls):
     meta = nn.Linear(3, 2, device="meta")
     for fused in (None, True):
-        with pytest.raises(
-            ValueError, match=r"with numbers, got one of shape \(2, 3\) on the meta"
-        ):
+        with pytest.raises(ValueError, match=r"with numbers, got device\(type='meta'\)"):
             cls(meta.parameters(), fused=fused)
     for bad in (torch.ones(2) * 1j, torch.ones(2, dtype=torch.int64)):
         with pytest.raises(ValueError, match=f"real parameters, got {bad.dtype}"):

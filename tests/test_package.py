@@ -49,7 +49,7 @@ ALONE = """
 import torch
 from torch import nn
 from bregman import L1, LinBreg, param_groups, sparse_init_, sparsity_summary
-from bregman.flops import forward_flops, layer_densities, sparse_share
+from bregman.flops import forward_flops, layer_densities
 from bregman.thresholding import largest_threshold, refresh_batch_norm_
 
 for name in CORE:
@@ -58,7 +58,7 @@ assert not ABSENT & {name.split(".")[0] for name in sys.modules}, "blocked"
 model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
 sparse_init_(model, 0.9)
 LinBreg(param_groups(model, linear=L1(0.1))).step()
-sparse_share(forward_flops(model, torch.randn(5, 4)), layer_densities(model))
+forward_flops(model, torch.randn(5, 4)), layer_densities(model)
 largest_threshold(model, lambda m: 1.0, 0.1)
 refresh_batch_norm_(torch.nn.BatchNorm1d(4), torch.randn(5, 4).split(2))
 print(sparsity_summary(model)["n_total"] > 0)

@@ -384,7 +384,7 @@ def test_bad_lam(make, lam):
 
 @pytest.mark.parametrize("dim", [(), [], (1, 1), (2, 3, 2)], ids=str)
 def test_bad_dim(dim):
-    with pytest.raises(ValueError, match="dim must name one or more different dimensions, got "):
+    with pytest.raises(ValueError, match="dim must be one or more different dimensions, got "):
         GroupL12(0.1, dim=dim)
 
 
@@ -394,7 +394,9 @@ def test_bad_dim(dim):
     ids=str,
 )
 def test_dim_that_does_not_fit(dim, shape):
-    with pytest.raises(ValueError, match=r"dim=.* does not fit a parameter of shape \(.*allowed"):
+    with pytest.raises(
+        ValueError, match=r"dim must be different dimensions of a parameter of shape \(.*got"
+    ):
         GroupL12(0.1, dim=dim).check_shape(torch.Size(shape))
 
 

@@ -42,7 +42,9 @@ def test_convolutions_are_counted_by_kernels():
 
 
 def test_a_module_without_weights_is_refused():
-    with pytest.raises(ValueError, match="BatchNorm1d has no linear or convolution layer"):
+    with pytest.raises(
+        ValueError, match="one with a linear or convolution layer, got 'BatchNorm1d'"
+    ):
         sparsity_summary(nn.BatchNorm1d(3))
 
 

@@ -56,22 +56,21 @@ def one_layer(reg, delta=1.0, shape=(40, 30)):
     return p, optimizer
 
 
-def change(optimizer, density, **options):
+def change(optimizer, density):
     """One change of lambda; theta, v and lambda before and after."""
     group = optimizer.param_groups[0]
     (p,) = group["params"]
     v = optimizer.state[p]["subgrad"]
     before = p.detach().clone(), v.clone(), group["reg"].lam
-    SparsityTarget(optimizer, density, every=1, **options).step()
+    SparsityTarget(optimizer, density, every=1).step()
     return before, (p.detach().clone(), v.clone(), group["reg"].lam)
 
 
 @every_reg
 @pytest.mark.parametrize("density", [0.35, 0.4, 0.45])
-@pytest.mark.parametrize("shrinkage", [0.0, 0.5, 1.0])
-def test_a_change_reaches_the_density_at_once_and_keeps_v_valid(reg, density, shrinkage):
+def test_a_change_reaches_the_density_at_once_and_keeps_v_valid(reg, density):
     p, optimizer = one_layer(reg, delta=2.0)
-    (old, old_v, old_lam), (new, v, lam) = change(optimizer, density, shrinkage=shrinkage)
+    (old, old_v, old_lam), (new, v, lam) = change(optimizer, density)
     block = math.prod(p.shape[d] for d in reg.blocks(2))
     assert 0.8 < lam / old_lam < 1.25, "not held back"
     assert abs(int(new.count_nonzero()) - density * p.numel()) <= block / 2
@@ -85,11 +84,10 @@ def test_a_change_reaches_the_density_at_once_and_keeps_v_valid(reg, density, sh
 
 
 @pytest.mark.parametrize("density", [0.35, 0.4, 0.45])
-@pytest.mark.parametrize("shrinkage", [0.0, 1.0])
 @pytest.mark.parametrize("dim", [0, 1])
-def test_sparse_groups_keep_the_ratio_of_their_weights(density, shrinkage, dim):
+def test_sparse_groups_keep_the_ratio_of_their_weights(density, dim):
     p, optimizer = one_layer(SparseGroup(0.1, 0.2, dim), delta=2.0)
-    _, (new, v, lam) = change(optimizer, density, shrinkage=shrinkage)
+    _, (new, v, lam) = change(optimizer, density)
     reg = optimizer.param_groups[0]["reg"]
     assert reg.lam_group == pytest.approx(2 * reg.lam_l1)
     assert lam == pytest.approx(3 * reg.lam_l1)
@@ -100,19 +98,13 @@ def test_sparse_groups_keep_the_ratio_of_their_weights(density, shrinkage, dim):
 
 @every_reg
 @pytest.mark.parametrize("density", [0.35, 0.45])
-def test_without_shrinkage_what_stays_is_left_alone(reg, density):
+def test_what_stays_pays_half_and_all_else_keeps_v(reg, density):
     _, optimizer = one_layer(reg)
-    (old, old_v, _), (new, v, _) = change(optimizer, density, shrinkage=0.0)
+    (old, old_v, old_lam), (new, v, lam) = change(optimizer, density)
     stays = (old != 0) & (new != 0)
-    torch.testing.assert_close(new[stays], old[stays])
+    paid = reg.levels(v)[stays] - reg.levels(old_v)[stays]
+    torch.testing.assert_close(paid, torch.full_like(paid, (lam - old_lam) / 2))
     assert torch.equal(v[~stays], old_v[~stays])
-
-
-@every_reg
-def test_with_full_shrinkage_v_is_kept(reg):
-    _, optimizer = one_layer(reg)
-    (_, old_v, _), (_, v, _) = change(optimizer, 0.35, shrinkage=1.0)
-    assert torch.equal(v, old_v)
 
 
 @pytest.mark.parametrize(("density", "factor"), [(1e-3, 1.25), (1.0, 0.8)])
@@ -148,25 +140,20 @@ def share(*weights):
     return sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
 
 
-def test_one_factor_for_all_groups_or_each_group_by_itself():
-    for per_group in (False, True):
-        model, optimizer = two_groups()
-        train(model, optimizer, 30)
-        biases = [model[0].bias.clone(), model[2].bias.clone()]
-        target = SparsityTarget(optimizer, 0.2, per_group=per_group, every=1)
-        for _ in range(40):
-            target.step()
-        first, second, rest = (group["reg"] for group in optimizer.param_groups)
-        shares = share(model[0].weight), share(model[2].weight)
-        if per_group:
-            assert shares == pytest.approx((0.2, 0.2), abs=0.006)
-        else:
-            assert share(model[0].weight, model[2].weight) == pytest.approx(0.2, abs=0.002)
-            assert second.lam / first.lam == pytest.approx(2.5)
-            assert shares[0] != pytest.approx(shares[1], abs=0.02), "not the same by itself"
-        assert rest == Zero()
-        assert torch.equal(model[0].bias, biases[0])
-        assert torch.equal(model[2].bias, biases[1])
+def test_one_factor_for_all_groups():
+    model, optimizer = two_groups()
+    train(model, optimizer, 30)
+    biases = [model[0].bias.clone(), model[2].bias.clone()]
+    target = SparsityTarget(optimizer, 0.2, every=1)
+    for _ in range(40):
+        target.step()
+    first, second, rest = (group["reg"] for group in optimizer.param_groups)
+    assert share(model[0].weight, model[2].weight) == pytest.approx(0.2, abs=0.002)
+    assert second.lam / first.lam == pytest.approx(2.5)
+    assert share(model[0].weight) != pytest.approx(share(model[2].weight), abs=0.02)
+    assert rest == Zero()
+    assert torch.equal(model[0].bias, biases[0])
+    assert torch.equal(model[2].bias, biases[1])
 
 
 @every_optimizer
@@ -302,7 +289,6 @@ def test_before_the_first_step_and_after_divergence_nothing_changes():
         ({"density": math.nan}, r"density must be in \(0, 1\], got nan"),
         ({"every": 0}, "every must be an integer of at least 1, got 0"),
         ({"every": 2.5}, "every must be an integer of at least 1, got 2.5"),
-        ({"shrinkage": -0.1}, r"shrinkage must be in \[0, 1\], got -0.1"),
     ],
 )
 def test_arguments_out_of_range_are_named(options, message):
@@ -317,7 +303,7 @@ def test_arguments_out_of_range_are_named(options, message):
         (Nuclear(0.1), "Nuclear has no blocks that a larger lam sets to zero"),
         (SparseGroup(0.0, 0.0, dim=1), "a weight must be positive"),
         (L1(0.0), r"lam must be positive to be steered, got L1\(lam=0.0\)"),
-        (None, "no parameter group has a regularizer"),
+        (None, "optimizer must be one with a regularizer to be steered, got 'LinBreg'"),
     ],
 )
 def test_regularizers_that_can_not_be_steered_are_named(reg, message):
@@ -327,7 +313,7 @@ def test_regularizers_that_can_not_be_steered_are_named(reg, message):
 
 
 def test_another_optimizer_is_named():
-    with pytest.raises(ValueError, match="optimizer must be LinBreg or AdaBreg, got SGD"):
+    with pytest.raises(ValueError, match="optimizer must be LinBreg or AdaBreg, got 'SGD'"):
         SparsityTarget(SGD([nn.Parameter(torch.ones(3))], lr=0.1), 0.1)
 
 

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bregman.chains import Call
-from bregman.layers import weight_layers
 from bregman.multilevel.catchup import caught_up, paces
 from bregman.multilevel.restriction import Restriction, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
-from bregman.multilevel.trained import blocks, supports
+from bregman.multilevel.trained import blocks, layers, supports
 from bregman.multilevel.ways import PATHS, Gathered, Sparse, choose
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import GroupL12, Regularizer, Zero
@@ -324,7 +323,7 @@ def check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, path
         raise ValueError(f"frozen_steps must be an integer of at least 0, got {frozen_steps}")
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, got {path!r}")
-    weights = {layer.weight for _, layer in weight_layers(model)}
+    weights = {layer.weight for _, layer in layers(model)}
     devices = {weight.device.type for weight in weights}
     if path == "csr" and devices != {"cpu"}:
         raise ValueError(f"path 'csr' needs a model on the cpu, got one on {', '.join(devices)}")
@@ -339,7 +338,7 @@ def check(model: nn.Module, optimizer: BregmanOptimizer, frozen_steps: int, path
 
 def outside(model: nn.Module, optimizer: BregmanOptimizer) -> dict[str, str]:
     """Regularized parameters outside of linear and convolution layers, and what becomes of them."""
-    inside = {p for _, layer in weight_layers(model) for p in layer.parameters(recurse=False)}
+    inside = {p for _, layer in layers(model) for p in layer.parameters(recurse=False)}
     groups = (g for g in optimizer.param_groups if not isinstance(g["reg"], Zero))
     regularized = {p for group in groups for p in group["params"]}
     reason = "dense: outside of linear and convolution layers"

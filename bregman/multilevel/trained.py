@@ -1,13 +1,14 @@
 """What is trained in frozen steps: it follows from weights and regularizers alone."""
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bregman.chains import LAYERS, links
-from bregman.layers import CONV, weight_layers
+from bregman.layers import CONV
 from bregman.multilevel.supports import (
     Grid,
     RestingGrid,
@@ -20,6 +21,11 @@ from bregman.optim import BregmanOptimizer
 from bregman.regularizers import Regularizer, Zero
 
 Layer = nn.Linear | CONV
+
+
+def layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """The layers that may be frozen, by name."""
+    return ((name, m) for name, m in model.named_modules() if isinstance(m, Layer))
 
 
 def supports(
@@ -39,7 +45,7 @@ def supports(
     # with such a bias, or none, a dead row can be a constant
     can_rest = {None} | {p for p in once if isinstance(groups[p]["reg"], Zero)}
     fronts = links(model)
-    for name, layer in weight_layers(model):
+    for name, layer in layers(model):
         if reason := _obstacle(layer, places[layer.weight], optimizer):
             reasons[name] = f"dense: {reason}"
             continue

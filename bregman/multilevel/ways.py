@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bregman.chains import ELEMENTWISE, Call, links
-from bregman.layers import weight_layers
 from bregman.multilevel.restriction import RestrictedParameter, whole
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support, missing
-from bregman.multilevel.trained import Layer
+from bregman.multilevel.trained import Layer, layers
 
 PATHS = ("auto", "masked", "csr", "gathered")
 # "auto" takes sparse products for weights of that many entries, up to that density: there they are
@@ -317,7 +316,7 @@ def choose(
         reasons: is told, by the names of layers, which way each has and why.
     """
     ways: dict[Tensor, Masked] = {}
-    for name, layer in weight_layers(model):
+    for name, layer in layers(model):
         if layer.weight in supports:
             ways[layer.weight], reasons[name] = way_of(layer, supports[layer.weight], path)
     for layer, (front, between) in links(model).items():

@@ -13,7 +13,6 @@ to torch), and with ``reg=None, delta=1`` LinBreg is ``torch.optim.SGD`` and Ada
 """
 
 from bregman.optim.algorithms import AdaBreg, LinBreg, ProxGD
-from bregman.optim.base import RegularizedOptimizer
 from bregman.optim.mirror import BregmanOptimizer
 
-__all__ = ["AdaBreg", "BregmanOptimizer", "LinBreg", "ProxGD", "RegularizedOptimizer"]
+__all__ = ["AdaBreg", "BregmanOptimizer", "LinBreg", "ProxGD"]

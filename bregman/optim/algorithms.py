@@ -1,6 +1,7 @@
 """LinBreg, AdaBreg and ProxGD."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +10,14 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from bregman.optim.base import RegularizedOptimizer, precision, scalar
-from bregman.optim.mirror import BregmanOptimizer, _mirror_step
-from bregman.optim.proxes import prox_into, prox_together
+from bregman.optim.base import Group, RegularizedOptimizer, precision, scalar
+from bregman.optim.mirror import BregmanOptimizer, mirror_step
+from bregman.optim.proxes import prox_together, write_prox
 from bregman.regularizers import Regularizer
+
+# torch's kernels, without what acts on v otherwise than on theta, or is done before
+_sgd = partial(sgd, momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, maximize=False)
+_adam = partial(adam, amsgrad=False, weight_decay=0.0, maximize=False)
 
 
 class LinBreg(BregmanOptimizer):
@@ -63,43 +68,34 @@ class LinBreg(BregmanOptimizer):
                                       weight_decay=weight_decay, maximize=maximize,
                                       fused=fused))  # fmt: skip
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        lr, beta = scalar(group["lr"]), group["momentum"]
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        lr: Any = scalar(group["lr"])
+        beta = group["momentum"]
         states = self._states(group, params, *(["momentum_buffer"] if beta else []))
         if not group["fused"] and all(p.is_cpu for p in params):
             # one parameter after the other: its v is in the cache when the prox reads it
-            signed: Any = -lr if group["maximize"] else lr
-            reg, delta = group["reg"], group["delta"]
             for p, grad, state in zip(params, grads, states, strict=True):
-                v = state["subgrad"]
                 if beta:
-                    m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * signed)
-                    v.sub_(m)
+                    m = state["momentum_buffer"].mul_(beta).add_(grad, alpha=(1 - beta) * lr)
+                    state["subgrad"].sub_(m)
                 else:
-                    v.add_(grad, alpha=-signed)
-                if not self._unmoved:
-                    _mirror_step(p, state, reg, delta)
-            if self._unmoved:
-                self._read_off(group, params, states)
+                    state["subgrad"].add_(grad, alpha=-lr)
+                if self._unmoved:
+                    self._read_off(group, [p], [state])
+                else:
+                    mirror_step(group, p, state)
             return
-        # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
-        share = (1 - beta) * lr
-        dampening = 1 - share
-        if isinstance(lr, Tensor) or not math.isclose(1 - dampening, share, rel_tol=1e-8):
-            # too small, or too few digits, to be taken from 1 and back
-            grads, dampening = list(torch._foreach_mul(grads, share)), 0.0
-        sgd(
-            [state["subgrad"] for state in states],
-            grads,
-            [state["momentum_buffer"] if beta else None for state in states],
-            momentum=beta,
-            dampening=dampening,
-            lr=1.0 if beta else lr,
-            weight_decay=0.0,
-            nesterov=False,
-            maximize=group["maximize"],
-            fused=group["fused"],
-        )
+        dampening = 0.0
+        if beta:
+            # m <- beta m + (1 - dampening) g with 1 - dampening = (1 - beta) tau, then v <- v - m
+            share, lr = (1 - beta) * lr, 1.0
+            dampening = 1 - share
+            if isinstance(share, Tensor) or not math.isclose(1 - dampening, share, rel_tol=1e-8):
+                # too small, or too few digits, to be taken from 1 and back
+                grads, dampening = list(torch._foreach_mul(grads, share)), 0.0
+        vs = [state["subgrad"] for state in states]
+        ms = [state["momentum_buffer"] if beta else None for state in states]
+        _sgd(vs, grads, ms, momentum=beta, dampening=dampening, lr=lr, fused=group["fused"])
         self._read_off(group, params, states)
 
 
@@ -149,7 +145,7 @@ class AdaBreg(BregmanOptimizer):
                                       weight_decay=weight_decay, maximize=maximize,
                                       fused=fused))  # fmt: skip
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         beta1, beta2 = group["betas"]
         fused = group["fused"]
         if fused is None and not torch.compiler.is_compiling():
@@ -160,22 +156,11 @@ class AdaBreg(BregmanOptimizer):
                 # the fused kernels count on the parameter's device, the others on the host
                 device = p.device if group["fused"] else "cpu"
                 state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-        adam(
-            [state["subgrad"] for state in states],
-            grads,
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=scalar(group["lr"]),
-            weight_decay=0.0,
-            eps=group["eps"],
-            maximize=group["maximize"],
-            fused=fused,
+        vs, m1s, m2s, steps = (
+            [state[key] for state in states] for key in ("subgrad", "exp_avg", "exp_avg_sq", "step")
         )
+        lr, eps = scalar(group["lr"]), group["eps"]
+        _adam(vs, grads, m1s, m2s, [], steps, beta1=beta1, beta2=beta2, lr=lr, eps=eps, fused=fused)
         self._read_off(group, params, states)
 
 
@@ -207,23 +192,12 @@ class ProxGD(RegularizedOptimizer):
         super().__init__(params, dict(lr=lr, reg=reg, weight_decay=weight_decay,
                                       maximize=maximize, fused=fused))  # fmt: skip
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
-        lr, reg = scalar(group["lr"]), group["reg"]
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
+        lr = scalar(group["lr"])
         points = [p.to(precision(p)) for p in params]  # the parameters themselves if that is theirs
-        sgd(
-            points,
-            grads,
-            [None] * len(params),
-            momentum=0.0,
-            dampening=0.0,
-            lr=lr,
-            weight_decay=0.0,
-            nesterov=False,
-            maximize=group["maximize"],
-            fused=group["fused"],
-        )
+        _sgd(points, grads, [None] * len(params), lr=lr, fused=group["fused"])
         if all(p.is_cpu for p in params):
             for x, p in zip(points, params, strict=True):
-                prox_into(reg, float(lr), x, p)
+                write_prox(group["reg"], float(lr), x, p)
         else:
-            prox_together(reg, float(lr), points, params)
+            prox_together(group["reg"], float(lr), points, params)

@@ -2,16 +2,15 @@
 
 import warnings
 from collections.abc import Callable
-from itertools import chain
 from operator import is_
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bregman.optim.options import check_keys, check_options
-from bregman.regularizers import Regularizer, Zero
+from bregman.checks import check
+from bregman.optim.options import check_keys, check_options, check_parameter
 
 # options that a checkpoint may lack, since they are younger, and what it was written with
 _YOUNGER = {"maximize": False, "fused": None, "weight_decay": 0.0}
@@ -19,12 +18,16 @@ _YOUNGER = {"maximize": False, "fused": None, "weight_decay": 0.0}
 _ALGORITHM = {"lr", "reg", "momentum", "betas", "eps", "delta"}
 
 
+Group = dict[str, Any]
+State = dict[str, Tensor]
+
+
 class RegularizedOptimizer(Optimizer):
     """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
 
     _options: list[Any] = []  # noqa: RUF012 (replaced, never changed): as last checked
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: Group) -> None:
         """Add a group of parameters with options of its own, as in torch.
 
         A key that is no option is kept, as in torch, unless it looks like one.
@@ -38,28 +41,19 @@ class RegularizedOptimizer(Optimizer):
         options = {**self.defaults, **param_group}
         check_options(options)
         super().add_param_group(options)
-        for p in self.param_groups[-1]["params"]:
-            try:
-                if not p.is_floating_point():
-                    raise ValueError(f"{type(self).__name__} takes real parameters, got {p.dtype}")
-                if p.is_meta:
-                    raise ValueError(
-                        f"{type(self).__name__} takes parameters with numbers, got one of shape "
-                        f"{tuple(p.shape)} on the meta device"
-                    )
-                options["reg"].check_shape(p.shape)
-                _check_sharding(p, options["reg"])
-            except ValueError:
-                self.param_groups.pop()
-                raise
+        try:
+            for p in self.param_groups[-1]["params"]:
+                check_parameter(p, options["reg"])
+        except ValueError:
+            self.param_groups.pop()
+            raise
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.defaults = {**_YOUNGER, **self.defaults}
         self.defaults.pop("differentiable", None)  # torch puts it there, and no step reads it
         for group in self.param_groups:
-            for name, value in {**self.defaults, **_YOUNGER}.items():
-                group.setdefault(name, value)
+            group.update({**self.defaults, **_YOUNGER, **group})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a stored state, as in torch; the state keeps its precision.
@@ -69,43 +63,36 @@ class RegularizedOptimizer(Optimizer):
         """
         loaded: dict[str, Any] = {}
 
-        def check(_: Optimizer, state_dict: dict[str, Any]) -> None:
+        def examine(_: Optimizer, state_dict: dict[str, Any]) -> None:
+            self._check_state(state_dict)
             loaded.update(state_dict)
-            if more := state_dict.keys() - {"state", "param_groups"}:
-                warnings.warn(
-                    f"state_dict has {sorted(more)} of what was attached to the optimizer that it "
-                    f"is of, and nothing like that is attached to this {type(self).__name__}: it "
-                    "goes on without",
-                    stacklevel=4,
-                )
-            for group in state_dict["param_groups"]:
-                own = self.defaults.keys() & _ALGORITHM
-                if not own <= group.keys() or "delta" in group.keys() - own:
-                    raise ValueError(
-                        f"state_dict must be one of {type(self).__name__} with {sorted(own)}, got "
-                        f"that of another optimizer with {sorted(group)}"
-                    )
-                check_keys(type(self).__name__, group, self.defaults.keys())
 
-        hook = self.register_load_state_dict_pre_hook(check)  # the last one sees what will be read
-        try:
+        with self.register_load_state_dict_pre_hook(examine):  # the last one sees what will be read
             super().load_state_dict(state_dict)
-        finally:
-            hook.remove()
         # torch has cast states to the parameters' precision
-        groups = [group["params"] for group in self.param_groups]
-        stored = [group["params"] for group in loaded["param_groups"]]
-        for p, number in zip(chain(*groups), chain(*stored), strict=True):
+        params = [p for group in self.param_groups for p in group["params"]]
+        numbers = [number for group in loaded["param_groups"] for number in group["params"]]
+        for p, number in zip(params, numbers, strict=True):
             for key, value in loaded["state"].get(number, {}).items():
-                if p.dtype.itemsize < 4 and key != "step" and isinstance(value, Tensor):
+                if p.dtype != precision(p) and key != "step":
                     self.state[p][key] = value.to(p.device, precision(p), copy=True)
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
+    def _check_state(self, state_dict: dict[str, Any]) -> None:
+        kind, own = type(self).__name__, self.defaults.keys() & _ALGORITHM
+        if more := state_dict.keys() - {"state", "param_groups"}:
+            warnings.warn(
+                f"state_dict has {sorted(more)} of what was attached to the optimizer that it is "
+                f"of, and nothing like that is attached to this {kind}: it goes on without",
+                stacklevel=5,
+            )
+        for group in state_dict["param_groups"]:
+            same = own <= group.keys() and "delta" not in group.keys() - own
+            other = f"that of another optimizer, with {sorted(group)}"
+            check(same, "state_dict", f"one of {kind}, with {sorted(own)}", other)
+            check_keys(kind, group, self.defaults.keys())
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step on every parameter that has a gradient.
 
         Args:
@@ -124,59 +111,46 @@ class RegularizedOptimizer(Optimizer):
                 loss = closure()
         active = []
         for group in self._groups_of_step():
-            params, grads = [], []
-            for p in group["params"]:
-                if (grad := p.grad) is None:
-                    continue
+            params = [p for p in group["params"] if p.grad is not None]
+            grads = [p.grad for p in params]
+            for grad in grads:
                 if grad.layout != torch.strided:
                     raise RuntimeError(
-                        f"{type(self).__name__} needs dense gradients, got layout "
-                        f"{grad.layout} for a parameter of shape {tuple(p.shape)}"
+                        f"{type(self).__name__} needs dense gradients, got layout {grad.layout} "
+                        f"for a parameter of shape {tuple(grad.shape)}"
                     )
-                params.append(p)
-                grads.append(grad if grad.dtype.itemsize >= 4 else grad.float())
             if params:
+                grads = [g if g.dtype.itemsize >= 4 else g.float() for g in grads]
                 active.append((group, params, grads))
         # every gradient was looked at before the first parameter changes
         for group, params, grads in active:
+            if group["maximize"]:
+                grads = list(torch._foreach_neg(grads))
             if mu := group["weight_decay"]:
                 # theta is read off v: not v has to decay
-                sign = -1 if group["maximize"] else 1
-                grads = list(torch._foreach_add(grads, params, alpha=sign * mu))
+                grads = list(torch._foreach_add(grads, params, alpha=mu))
             self._update(group, params, grads)
         self._after_updates([p for _, params, _ in active for p in params])
         return loss
 
-    def _update(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+    def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         raise NotImplementedError
 
     def _after_updates(self, params: list[Tensor]) -> None:
         """What is left to do when all parameters with a gradient had their step."""
 
-    def _groups_of_step(self) -> list[dict[str, Any]]:
+    def _groups_of_step(self) -> list[Group]:
         """The groups that a step is taken on, when all gradients are there."""
         return self._checked_groups()
 
-    def _checked_groups(self) -> list[dict[str, Any]]:
+    def _checked_groups(self) -> list[Group]:
         """The groups, whose options a scheduler or the user may have set meanwhile."""
         given = [group[name] for group in self.param_groups for name in self.defaults]
         if len(given) != len(self._options) or not all(map(is_, given, self._options)):
             for group in self.param_groups:
-                check_options(group, tensors=False)
+                check_options(group)
             self._options = [group[k] for group in self.param_groups for k in self.defaults]
         return self.param_groups
-
-
-def _check_sharding(p: Tensor, reg: Regularizer) -> None:
-    """Raise ValueError when a process would not have the whole of a block (a DTensor of torch)."""
-    blocks = range(p.dim()) if (dims := reg.blocks(p.dim())) is None else dims
-    for i, placement in enumerate(getattr(p, "placements", ())):
-        split = placement.is_shard() and p.device_mesh.size(i) > 1  # type: ignore[attr-defined]
-        if split and placement.dim in blocks and not isinstance(reg, Zero):
-            raise ValueError(
-                f"{reg} needs whole blocks, got a parameter of shape {tuple(p.shape)} that is "
-                f"sharded along dimension {placement.dim}"
-            )
 
 
 def precision(p: Tensor) -> torch.dtype:

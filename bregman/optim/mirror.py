@@ -1,15 +1,15 @@
 """The subgradient variable v, and the way back to theta."""
 
 import warnings
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bregman.optim.base import RegularizedOptimizer, precision
-from bregman.optim.proxes import prox_into, prox_together
-from bregman.regularizers import Regularizer
+from bregman.optim.base import Group, RegularizedOptimizer, State, precision
+from bregman.optim.proxes import prox_together, write_prox
 
 
 class BregmanOptimizer(RegularizedOptimizer):
@@ -34,11 +34,9 @@ class BregmanOptimizer(RegularizedOptimizer):
         Call this after the edit: v becomes the least-norm subgradient of J_delta at theta. Momentum
         and moments are kept.
         """
-        for group in self._checked_groups():
-            for p in group["params"]:
-                if "subgrad" in self.state.get(p, {}):
-                    self.state[p]["subgrad"].copy_(_initial_subgrad(p, group))
-                    self._unmoved |= {p}
+        for group, p, state in self._started():
+            state["subgrad"].copy_(_initial_subgrad(p, group))
+            self._unmoved |= {p}
         self._versions = {}
 
     @torch.no_grad()
@@ -46,17 +44,21 @@ class BregmanOptimizer(RegularizedOptimizer):
         """Recompute theta from v, after v was edited or a group got another reg or delta.
 
         v is kept, and theta becomes prox_{delta J}(delta v) as it would after a step. A parameter
-        that has not had a step has no v yet and stays as it is.
+        that has not had a step has no v yet and stays as it is, and so does a frozen one.
         """
+        for group, p, state in self._started():
+            if p.requires_grad:
+                mirror_step(group, p, state)
+        self._versions, self._unmoved = {}, frozenset()
+
+    def _started(self) -> Iterator[tuple[Group, Tensor, State]]:
+        """The parameters that have a v, with their groups and states."""
         for group in self._checked_groups():
             for p in group["params"]:
                 if "subgrad" in self.state.get(p, {}):
-                    _mirror_step(p, self.state[p], group["reg"], group["delta"])
-        self._versions, self._unmoved = {}, frozenset()
+                    yield group, p, self.state[p]
 
-    def _states(
-        self, group: dict[str, Any], params: list[Tensor], *zeros: str
-    ) -> list[dict[str, Tensor]]:
+    def _states(self, group: Group, params: list[Tensor], *zeros: str) -> list[State]:
         """The parameters' states; what is missing of v and of what starts at zero is added."""
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
@@ -70,51 +72,41 @@ class BregmanOptimizer(RegularizedOptimizer):
             self._tell_of_edits(group, params, states)
         return states
 
-    def _read_off(
-        self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
-    ) -> None:
+    def _read_off(self, group: Group, params: list[Tensor], states: list[State]) -> None:
         """Give parameters the theta of their v."""
-        reg, delta = group["reg"], group["delta"]
         if self._unmoved and not torch.compiler.is_compiling():
             # a step that moves nothing must not round theta: prox(v) gives back what v can hold
-            at_rest = {
-                p
-                for p, state in zip(params, states, strict=True)
-                if p in self._unmoved and torch.equal(state["subgrad"], _initial_subgrad(p, group))
-            }
-            self._unmoved -= set(params) - at_rest
-            moved = [i for i, p in enumerate(params) if p not in at_rest]
-            params, states = [params[i] for i in moved], [states[i] for i in moved]
+            for p, state in zip(params, states, strict=True):
+                v = state["subgrad"]
+                if p in self._unmoved and not torch.equal(v, _initial_subgrad(p, group)):
+                    self._unmoved -= {p}
+            states = [s for p, s in zip(params, states, strict=True) if p not in self._unmoved]
+            params = [p for p in params if p not in self._unmoved]
         if all(p.is_cpu for p in params):
             for p, state in zip(params, states, strict=True):
-                _mirror_step(p, state, reg, delta)
+                mirror_step(group, p, state)
         else:
-            vs = [state["subgrad"] for state in states]
+            delta, vs = group["delta"], [state["subgrad"] for state in states]
             scaled = vs if delta == 1 else list(torch._foreach_mul(vs, delta))
-            prox_together(reg, delta, scaled, params)
+            prox_together(group["reg"], delta, scaled, params)
 
     def _after_updates(self, params: list[Tensor]) -> None:
-        if self._told or torch.compiler.is_compiling():
-            return
-        versions = _versions(params)
-        if len(versions) < sum(len(group["params"]) for group in self.param_groups):
-            held = {id(p) for group in self.param_groups for p in group["params"]}
-            versions = {p: n for p, n in self._versions.items() if p in held} | versions
-        self._versions = versions
+        if not self._told and not torch.compiler.is_compiling():
+            versions = _versions(params)
+            if versions.keys() != self._versions.keys():
+                held = {id(p) for group in self.param_groups for p in group["params"]}
+                versions = {p: n for p, n in self._versions.items() if p in held} | versions
+            self._versions = versions
 
-    def _tell_of_edits(
-        self, group: dict[str, Any], params: list[Tensor], states: list[dict[str, Tensor]]
-    ) -> None:
+    def _tell_of_edits(self, group: Group, params: list[Tensor], states: list[State]) -> None:
         """Warn, once, if a parameter has changed since the last step and is not what v says."""
-        known, versions = self._versions, _versions(params)
-        if versions.items() <= known.items():
+        if _versions(params).items() <= self._versions.items():
             return
         for p, state in zip(params, states, strict=True):
-            if known.get(id(p), p._version) == p._version:
+            if self._versions.get(id(p), p._version) == p._version:
                 continue
-            theta = torch.empty_like(p)
-            _mirror_step(theta, state, group["reg"], group["delta"])
-            v = state["subgrad"]
+            theta, v = torch.empty_like(p), state["subgrad"]
+            mirror_step(group, theta, state)
             rounding = 16 * torch.finfo(v.dtype).eps * group["delta"] * v.abs().max()
             rounding = rounding + torch.finfo(p.dtype).eps * theta.abs()
             if bool(((p - theta).abs() > rounding).any()):
@@ -137,14 +129,14 @@ def _zeros(p: Tensor) -> Tensor:
     return torch.zeros_like(p, dtype=precision(p), memory_format=torch.preserve_format)
 
 
-def _initial_subgrad(p: Tensor, group: dict[str, Any]) -> Tensor:
+def _initial_subgrad(p: Tensor, group: Group) -> Tensor:
     # Algorithm 1, first line: v in dJ(theta) + theta / delta
     theta = p.to(precision(p))
     return _zeros(p).copy_(group["reg"].subgrad(theta)).add_(theta, alpha=1 / group["delta"])
 
 
-def _mirror_step(p: Tensor, state: dict[str, Tensor], reg: Regularizer, delta: float) -> None:
-    # theta <- prox_{delta J}(delta v), written into the parameter's own storage
-    v = state["subgrad"]
+def mirror_step(group: Group, p: Tensor, state: State) -> None:
+    """theta <- prox_{delta J}(delta v), written into the parameter's own storage."""
+    v, delta = state["subgrad"], group["delta"]
     scaled = v if delta == 1 else torch.mul(v, delta, out=p if p.dtype == v.dtype else None)
-    prox_into(reg, delta, scaled, p)
+    write_prox(group["reg"], delta, scaled, p)

@@ -1,4 +1,4 @@
-"""What a parameter group may say: the options and their ranges, and keys that no step reads."""
+"""What a parameter group may hold: options in their ranges, keys that no step reads, parameters."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from bregman.checks import check
 from bregman.regularizers import Regularizer, Zero
 
 # what torch and its schedulers write into groups
@@ -20,6 +21,10 @@ _WITHOUT_EFFECT = {"momentum": 0, "dampening": 0, "nesterov": False, "amsgrad": 
 # what else options are called
 _SYNONYMS = {"learning_rate": "lr", "tau": "lr", "lam": "reg", "lambda": "reg",
              "regularizer": "reg", "beta": "momentum", "epsilon": "eps"}  # fmt: skip
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, Real) else math.nan
 
 
 def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) -> None:
@@ -47,45 +52,53 @@ def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) ->
             )
 
 
-def check_options(options: dict[str, Any], *, tensors: bool = True) -> None:
+def check_options(options: dict[str, Any]) -> None:
     """Raise ValueError where an option is out of its range; no regularizer becomes ``Zero``.
 
     Args:
         options: a parameter group with all options.
-        tensors: look into a tensor too, which makes the host wait for its device.
     """
-
-    def check(name: str, value: Any, ok: bool, allowed: str) -> None:
-        if not ok:
-            raise ValueError(f"{name} must be {allowed}, got {value!r}")
-
     if options["reg"] is None:
         options["reg"] = Zero()
     for name, value in options.items():
+        if name == "lr" and isinstance(value, Tensor):
+            if value.numel() != 1:
+                raise ValueError(f"Tensor lr must be 1-element, got {tuple(value.shape)}")
+            if not value.is_cpu:  # looking into it would make the host wait for its device
+                continue
+            value = value.item()
         match name:
-            case "lr" if isinstance(value, Tensor):
-                if value.numel() != 1:
-                    raise ValueError(f"Tensor lr must be 1-element, got {tuple(value.shape)}")
-                if tensors:
-                    check_options({**options, "lr": value.item()})
             case "lr" | "eps" | "weight_decay":
-                ok = 0 <= _number(value) < math.inf
-                check(name, value, ok, "non-negative and finite")
+                check(0 <= _number(value) < math.inf, name, "non-negative and finite", value)
             case "delta":
-                check(name, value, 0 < _number(value) < math.inf, "positive")
+                check(0 < _number(value) < math.inf, name, "positive", value)
             case "momentum":
-                check(name, value, 0 <= _number(value) < 1, "in [0, 1)")
+                check(0 <= _number(value) < 1, name, "in [0, 1)", value)
             case "betas":
-                ok = isinstance(value, tuple | list) and len(value) == 2
-                ok = ok and all(0 <= _number(beta) < 1 for beta in value)
-                check(name, value, ok, "two numbers in [0, 1)")
+                holds = isinstance(value, tuple | list) and len(value) == 2
+                holds = holds and all(0 <= _number(beta) < 1 for beta in value)
+                check(holds, name, "two numbers in [0, 1)", value)
             case "reg":
-                ok = isinstance(value, Regularizer)
-                check(name, value, ok, "a Regularizer such as L1(1e-3), or None")
-            case "maximize" | "fused":
-                ok = isinstance(value, bool) or (value is None and name == "fused")
-                check(name, value, ok, "True, False or (fused) None")
+                holds = isinstance(value, Regularizer)
+                check(holds, name, "a Regularizer such as L1(1e-3), or None", value)
+            case "maximize":
+                check(isinstance(value, bool), name, "True or False", value)
+            case "fused":
+                check(isinstance(value, bool | None), name, "True, False or None", value)
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, Real) else math.nan
+def check_parameter(p: Tensor, reg: Regularizer) -> None:
+    """Raise ValueError where a parameter has no real numbers, or a regularizer does not fit it.
+
+    Args:
+        p: the parameter; one that is sharded (a DTensor of torch) must have its blocks whole.
+        reg: the regularizer of its group.
+    """
+    check(p.is_floating_point(), "params", "real parameters", p.dtype)
+    check(not p.is_meta, "params", "parameters with numbers", p.device)
+    reg.check_shape(p.shape)
+    blocks = reg.blocks(p.dim())
+    for i, placement in enumerate(getattr(p, "placements", ())):
+        split = placement.is_shard() and p.device_mesh.size(i) > 1  # type: ignore[attr-defined]
+        whole = isinstance(reg, Zero) or (blocks is not None and placement.dim not in blocks)
+        check(whole or not split, "params", f"sharded in whole blocks of {reg}", placement)

@@ -10,7 +10,7 @@ from torch import Tensor
 from bregman.regularizers import Regularizer, Zero
 
 
-def prox_into(reg: Regularizer, step: float, x: Tensor, p: Tensor) -> None:
+def write_prox(reg: Regularizer, step: float, x: Tensor, p: Tensor) -> None:
     """p <- prox_{step J}(x), rounded where p has less precision."""
     if x.dtype == p.dtype:
         reg.prox(x, step, out=p)
@@ -18,21 +18,21 @@ def prox_into(reg: Regularizer, step: float, x: Tensor, p: Tensor) -> None:
         p.copy_(reg.prox(x, step))
 
 
-def prox_together(reg: Regularizer, step: float, xs: list[Tensor], params: list[Tensor]) -> None:
-    """The same for many parameters, with few launches on a device.
+def prox_together(reg: Regularizer, step: float, xs: list[Tensor], ps: list[Tensor]) -> None:
+    """The same of many parameters, with few launches on a device.
 
     J is a sum over blocks. So blocks of one size, of whichever parameters, can stand in one tensor,
     where a single prox takes them all.
     """
     if isinstance(reg, Zero):
-        torch._foreach_copy_(params, xs)
+        torch._foreach_copy_(ps, xs)
         return
     alike: dict[Hashable, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for x, p in zip(xs, params, strict=True):
+    for x, p in zip(xs, ps, strict=True):
         dims = reg.blocks(x.dim())
         # sharded parameters know how to do theirs
         if dims is None or len(dims) == x.dim() > 0 or type(x) is not Tensor:
-            prox_into(reg, step, x, p)
+            write_prox(reg, step, x, p)
         else:
             size = x.dim() if dims else 0, dims, tuple(x.shape[d] for d in dims)
             alike[x.device, x.dtype, size].append((x, p))

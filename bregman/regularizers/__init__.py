@@ -6,8 +6,7 @@ optimizer's group a new one (``dataclasses.replace``).
 
 from bregman.regularizers.base import Regularizer, Zero
 from bregman.regularizers.entries import L1, ElasticNet, NonNegative, NonNegativeL1
-from bregman.regularizers.groups import GroupL12, SparseGroup
-from bregman.regularizers.nuclear import Nuclear
+from bregman.regularizers.groups import GroupL12, Nuclear, SparseGroup
 
 __all__ = [
     "L1",

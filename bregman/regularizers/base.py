@@ -3,10 +3,12 @@
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
+
+from bregman.checks import check
 
 # where checkpoints find the package's own regularizers, in whichever file they are
 _PUBLIC = "bregman.regularizers"
@@ -87,8 +89,7 @@ class Regularizer(ABC):
 
     def with_lam(self, lam: float) -> Self:
         """The same J with another lam; mu stays."""
-        fields: dict[str, Any] = {"lam": lam}
-        return replace(self, **fields)  # type: ignore[type-var]
+        return replace(self, lam=lam)  # type: ignore[type-var]
 
     def norm_weight(self, size: int) -> float | None:
         """w of a J that is the sum of w ||x_b|| over its blocks, None if J is no such sum.
@@ -105,10 +106,20 @@ class Regularizer(ABC):
 def check_weight(reg: Regularizer, name: str = "lam") -> None:
     """Raise ValueError unless a weight of J is a number >= 0, and make it a float."""
     weight = getattr(reg, name)
-    if not hasattr(weight, "__float__") or not 0 <= float(weight) < math.inf:
-        raise ValueError(f"{name} must be non-negative and finite, got {weight!r}")
+    holds = hasattr(weight, "__float__") and 0 <= float(weight) < math.inf
+    check(holds, name, "non-negative and finite", weight)
     # numbers of numpy would not load with torch's default torch.load
     object.__setattr__(reg, name, float(weight))
+
+
+@dataclass(frozen=True)
+class Weighted(Regularizer):
+    """A J with the weight lam."""
+
+    lam: float
+
+    def __post_init__(self) -> None:
+        check_weight(self)
 
 
 def times(step: float, weight: float) -> float:
@@ -117,8 +128,7 @@ def times(step: float, weight: float) -> float:
     Raises:
         ValueError: step is negative or NaN.
     """
-    if not step >= 0:
-        raise ValueError(f"step must be non-negative, got {step}")
+    check(step >= 0, "step", "non-negative", step)
     return min(step * weight, _LARGEST) if weight else 0.0
 
 

@@ -7,11 +7,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bregman.regularizers.base import Regularizer, check_weight, times
+from bregman.checks import check
+from bregman.regularizers.base import Weighted, check_weight, times
 
 
 @dataclass(frozen=True)
-class L1(Regularizer):
+class _Entrywise(Weighted):
+    """A sum over single entries, each of which is zero from some lam on."""
+
+    def blocks(self, ndim: int) -> tuple[int, ...]:
+        return ()
+
+    def levels(self, v: Tensor) -> Tensor:
+        return v.abs()
+
+
+@dataclass(frozen=True)
+class L1(_Entrywise):
     """J(x) = lam ||x||_1, eqs. (1.1) and (1.13). prox is soft thresholding, eq. (1.3).
 
     Args:
@@ -20,11 +32,6 @@ class L1(Regularizer):
     Raises:
         ValueError: lam is negative, infinite or NaN.
     """
-
-    lam: float
-
-    def __post_init__(self) -> None:
-        check_weight(self)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.lam * torch.linalg.vector_norm(x, ord=1)
@@ -36,19 +43,13 @@ class L1(Regularizer):
     def subgrad(self, x: Tensor) -> Tensor:
         return self.lam * x.sign()
 
-    def blocks(self, ndim: int) -> tuple[int, ...]:
-        return ()
-
-    def levels(self, v: Tensor) -> Tensor:
-        return v.abs()
-
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         at_zero = (p.abs() - self.lam).relu()
         return torch.linalg.vector_norm(torch.where(x == 0, at_zero, p - self.lam * x.sign()))
 
 
 @dataclass(frozen=True)
-class ElasticNet(Regularizer):
+class ElasticNet(_Entrywise):
     """J(x) = lam ||x||_1 + mu/2 ||x||^2; with mu = 1/delta it is J_delta of the l1 norm, eq. (2.6).
 
     Args:
@@ -59,11 +60,10 @@ class ElasticNet(Regularizer):
         ValueError: a weight is negative, infinite or NaN.
     """
 
-    lam: float
     mu: float
 
     def __post_init__(self) -> None:
-        check_weight(self)
+        super().__post_init__()
         check_weight(self, "mu")
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -79,18 +79,12 @@ class ElasticNet(Regularizer):
     def quadratic_weight(self) -> float:
         return self.mu
 
-    def blocks(self, ndim: int) -> tuple[int, ...]:
-        return ()
-
-    def levels(self, v: Tensor) -> Tensor:
-        return v.abs()
-
     def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
         return L1(self.lam).subdiff_distance(p - self.mu * x, x)
 
 
 @dataclass(frozen=True)
-class NonNegativeL1(Regularizer):
+class NonNegativeL1(_Entrywise):
     """J(x) = lam sum_i x_i where x >= 0, infinite elsewhere. prox is the one-sided shrinkage.
 
     Where an entry is negative dJ(x) is empty: ``subgrad`` raises, ``subdiff_distance`` is infinite.
@@ -103,11 +97,6 @@ class NonNegativeL1(Regularizer):
         ValueError: lam is negative, infinite or NaN; in ``subgrad``: an entry of x is negative.
     """
 
-    lam: float
-
-    def __post_init__(self) -> None:
-        check_weight(self)
-
     def __call__(self, x: Tensor) -> Tensor:
         return torch.where((x < 0).any(), math.inf, self.lam * x.sum())
 
@@ -115,11 +104,8 @@ class NonNegativeL1(Regularizer):
         return torch.sub(x, times(step, self.lam), out=out).relu_()
 
     def subgrad(self, x: Tensor) -> Tensor:
-        _check_domain(x, type(self).__name__)
+        check(not bool((x < 0).any()), "x", "non-negative to have a subgradient", x)
         return self.lam * x.sign()
-
-    def blocks(self, ndim: int) -> tuple[int, ...]:
-        return ()
 
     def levels(self, v: Tensor) -> Tensor:
         return v.relu()
@@ -138,11 +124,3 @@ class NonNegative(NonNegativeL1):
     """
 
     lam: float = field(default=0.0, init=False, repr=False)
-
-
-def _check_domain(x: Tensor, name: str) -> None:
-    if bool((x < 0).any()):
-        raise ValueError(
-            f"{name} has no subgradient where x is negative: x must be non-negative, "
-            f"got a minimum of {float(x.min())}"
-        )

@@ -1,4 +1,4 @@
-"""Sums over groups: rows, columns, kernels, filters."""
+"""Sums over groups (rows, columns, kernels, filters), and over singular values."""
 
 import math
 import operator
@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bregman.regularizers.base import Regularizer, check_weight, times
+from bregman.checks import check
+from bregman.regularizers.base import Regularizer, Weighted, check_weight, times
 from bregman.regularizers.entries import L1
 
 
 @dataclass(frozen=True)
-class GroupL12(Regularizer):
+class GroupL12(Weighted):
     """J(x) = lam sum_g sqrt(n_g) ||x_g||_2, eqs. (1.2) and (1.14). prox shrinks whole groups.
 
     The groups are the slices that remain when the dimensions ``dim`` are reduced; n_g is the number
@@ -31,18 +32,16 @@ class GroupL12(Regularizer):
             no integer.
     """
 
-    lam: float
     dim: int | tuple[int, ...]
 
     def __post_init__(self) -> None:
-        check_weight(self)
+        super().__post_init__()
         try:
             given = self.dim if isinstance(self.dim, Iterable) else (self.dim,)
             dim = tuple(operator.index(d) for d in given)
         except TypeError:
             dim = ()
-        if not dim or len(set(dim)) < len(dim):
-            raise ValueError(f"dim must name one or more different dimensions, got {self.dim!r}")
+        check(0 < len(set(dim)) == len(dim), "dim", "one or more different dimensions", self.dim)
         object.__setattr__(self, "dim", dim)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -83,11 +82,8 @@ class GroupL12(Regularizer):
 
     def check_shape(self, shape: torch.Size) -> None:
         axes = [d + len(shape) if d < 0 else d for d in self._dims]
-        if len(set(axes)) < len(axes) or not all(0 <= d < len(shape) for d in axes):
-            raise ValueError(
-                f"GroupL12 dim={self.dim} does not fit a parameter of shape {tuple(shape)}: "
-                f"allowed are different dimensions from {-len(shape)} to {len(shape) - 1}"
-            )
+        fits = len(set(axes)) == len(axes) and all(0 <= d < len(shape) for d in axes)
+        check(fits, "dim", f"different dimensions of a parameter of shape {tuple(shape)}", self.dim)
 
     @property
     def _dims(self) -> tuple[int, ...]:
@@ -214,3 +210,52 @@ class SparseGroup(Regularizer):
     @property
     def _group(self) -> GroupL12:
         return GroupL12(self.lam_group, self.dim)
+
+
+@dataclass(frozen=True)
+class Nuclear(Weighted):
+    """J(X) = lam times the sum of the singular values of X: low-rank weight matrices.
+
+    A tensor of more than two dimensions is the matrix of shape (first dimension, all others): a
+    conv weight has one row per filter. prox is soft thresholding of the singular values, so the
+    rank, not the entries, becomes small. A singular value counts as zero when it is below
+    max(rows, columns) * eps * (the largest), as in ``torch.linalg.matrix_rank``.
+
+    Args:
+        lam: the weight lambda >= 0.
+
+    Raises:
+        ValueError: lam is negative, infinite or NaN.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.lam * torch.linalg.svdvals(x.flatten(1)).sum()
+
+    def prox(self, x: Tensor, step: float = 1.0, *, out: Tensor | None = None) -> Tensor:
+        u, s, vh = torch.linalg.svd(x.flatten(1), full_matrices=False)
+        result = (u * F.softshrink(s, times(step, self.lam)) @ vh).view(x.shape)
+        return result if out is None else out.copy_(result)
+
+    def subgrad(self, x: Tensor) -> Tensor:
+        u, vh = self._row_and_column_space(x)
+        return (self.lam * u @ vh).view(x.shape)
+
+    def subdiff_distance(self, p: Tensor, x: Tensor) -> Tensor:
+        # dJ(X) = lam (U V^T + W) with W orthogonal to both spaces and of spectral norm <= 1
+        u, vh = self._row_and_column_space(x)
+        gap = p.flatten(1) - self.lam * u @ vh
+        free = gap - u @ (u.mT @ gap)
+        free = free - (free @ vh.mT) @ vh
+        excess = (torch.linalg.svdvals(free) - self.lam).relu()
+        return torch.linalg.vector_norm(gap - free).hypot(torch.linalg.vector_norm(excess))
+
+    def check_shape(self, shape: torch.Size) -> None:
+        check(len(shape) > 1, "shape", "of at least two dimensions for Nuclear", tuple(shape))
+
+    @staticmethod
+    def _row_and_column_space(x: Tensor) -> tuple[Tensor, Tensor]:
+        # zero columns of u and rows of vh stand for the zero singular values: no dynamic shapes
+        u, s, vh = torch.linalg.svd(x.flatten(1), full_matrices=False)
+        tol = max(u.shape[0], vh.shape[1]) * torch.finfo(s.dtype).eps * s[:1]
+        kept = s > tol
+        return u * kept, vh * kept.unsqueeze(1)

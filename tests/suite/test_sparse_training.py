@@ -11,7 +11,6 @@ from torch.optim import SGD
 
 from bregman import L1, GroupL12, LinBreg, Zero, param_groups
 from bregman.flops import layer_densities
-from bregman.layers import weight_layers
 from bregman.multilevel import Multilevel
 from bregman.steering import SparsityTarget
 from bregman.suite.analysis.cost import product_densities
@@ -97,6 +96,10 @@ def test_crops_of_cifar_are_black_at_the_rim():
 
 
 # model and optimizer
+
+
+def weight_layers(model):
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
 
 
 def where_neurons_go(model):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from bregman.layers import weight_layers
+from bregman.layers import weights
 from bregman.suite.analysis.cost import cost_table
 from bregman.suite.analysis.inference import inference_table
 from bregman.suite.analysis.trained import trained_model
@@ -160,11 +160,11 @@ def test_a_kept_network_is_the_one_that_was_trained(tmp_path):
     made = config(scale, 0, "wide MLP", lam=0.05, frozen_steps=4, keep=True)
     outcome = train(made, "cpu", tmp_path / "run.ckpt", lambda epoch: None)
     model = trained_model({name: t.numpy() for name, t in outcome.arrays.items()})
-    shapes = [tuple(layer.weight.shape) for _, layer in weight_layers(model)]
+    shapes = [tuple(weight.parameter.shape) for weight in weights(model)]
     assert shapes == [(24, 784), (24, 24), (10, 24)]
     for name, value in model.state_dict().items():
         assert torch.equal(value.half(), outcome.arrays[f"weights.{name}"])
-    norm = sum(layer.weight.abs().sum().item() for _, layer in weight_layers(model))
+    norm = sum(weight.value.abs().sum().item() for weight in weights(model))
     assert norm == pytest.approx(outcome.result["l1_norm"], rel=1e-3)
 
 

@@ -49,7 +49,7 @@ def bottleneck_features(model: nn.Sequential, images: Tensor) -> tuple[Tensor, T
         Two tensors n x H x W, for the n active neurons of the narrowest hidden layer: the
         derivative of their values by the pixels, and of the output's pixels by their values.
     """
-    small = compact(model)
+    small = nn.Sequential(*compact(model))
     *hidden, _ = (i for i, layer in enumerate(small) if isinstance(layer, nn.Linear))
     after = 2 + min(hidden, key=lambda i: len(small[i].weight))  # type: ignore[arg-type]
     encoder, decoder = small[:after], small[after:]

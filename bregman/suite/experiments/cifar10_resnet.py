@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bregman.layers import weight_layers
+from bregman.layers import weights
 from bregman.suite.data import ImageData, train_val_split
 from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import SCALE_NAMES, Experiment, Row, Scale
@@ -78,13 +78,13 @@ class ResNetRun(Classification):
     @torch.no_grad()
     def measure(self, parts: Parts) -> dict[str, float]:
         """The usual measures, and per layer the density and the share of kernels that are zero."""
-        layers = dict(weight_layers(parts.model))
-        density = [layer.weight.count_nonzero() / layer.weight.numel() for layer in layers.values()]
-        convolutions = {name: layer for name, layer in layers.items() if layer.weight.dim() > 2}
-        dead = [(c.weight.flatten(2) == 0).all(2).float().mean() for c in convolutions.values()]
+        found = {weight.name: weight for weight in weights(parts.model)}
+        density = [w.value.count_nonzero() / w.value.numel() for w in found.values()]
+        convolutions = {name: weight for name, weight in found.items() if weight.kind == "conv"}
+        dead = [(w.value.flatten(2) == 0).all(2).float().mean() for w in convolutions.values()]
         # one synchronization with a GPU for all layers
         values = torch.stack([*density, *dead]).tolist()
-        names = [f"density:{name}" for name in layers] + [f"dead:{name}" for name in convolutions]
+        names = [f"density:{name}" for name in found] + [f"dead:{name}" for name in convolutions]
         return {**weight_measures(parts.model), **dict(zip(names, values, strict=True))}
 
     def results(self, parts: Parts, training: Training) -> Results:

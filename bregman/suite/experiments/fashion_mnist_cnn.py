@@ -9,10 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bregman.flops import layer_densities, step_share, training_share
-from bregman.layers import param_groups, weight_layers
+from bregman.flops import layer_densities
+from bregman.layers import param_groups, weights
 from bregman.regularizers import L1, GroupL12, Regularizer
-from bregman.suite.analysis.cost import recorded_shares
+from bregman.suite.analysis.cost import recorded_shares, step_share, training_share
 from bregman.suite.baselines import MagnitudePruning
 from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
@@ -121,9 +121,9 @@ class ConvNetRun(Classification):
             **weight_measures(parts.model),
             **{f"density_{name}": share for name, share in layer_densities(parts.model).items()},
             **{
-                f"kernels_{name}": int(layer.weight.flatten(2).abs().amax(2).count_nonzero())
-                for name, layer in weight_layers(parts.model)
-                if layer.weight.dim() > 2
+                f"kernels_{w.name}": int(w.value.flatten(2).any(2).count_nonzero())
+                for w in weights(parts.model)
+                if w.kind == "conv"
             },
         }
 

@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from bregman.flops import training_share
 from bregman.initialization import sparse_init_
-from bregman.layers import CONV, param_groups, weight_layers
+from bregman.layers import CONV, param_groups, weights
 from bregman.multilevel import Multilevel
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.steering import SparsityTarget
-from bregman.suite.analysis.cost import product_densities, recorded_shares
+from bregman.suite.analysis.cost import product_densities, recorded_shares, training_share
 from bregman.suite.analysis.trained import kept_weights
 from bregman.suite.baselines import SET, GradualPruning, Masked, RigL, StaticSupport
 from bregman.suite.data import ImageData
@@ -95,7 +94,7 @@ class SparseTraining(Recipe):
         """Outputs that stay dense have a gain of 1."""
         layers = self.sparse_layers(model)
         super().initialize(layers, generator)
-        dense = [layer for _, layer in weight_layers(model) if layer not in layers]
+        dense = [w.layer for w in weights(model) if w.layer not in layers]
         for layer in dense:
             gain = 1.0 if layer is dense[-1] else self.gain
             sparse_init_(layer, 1.0, gain=gain, generator=generator)
@@ -106,7 +105,7 @@ class SparseTraining(Recipe):
         Of a convolutional network filters go, and not those of the last convolution: nearly all
         FLOPs are in convolutions, and one whose inputs are gone is small as well.
         """
-        layers = [layer for _, layer in weight_layers(model)]
+        layers = [weight.layer for weight in weights(model)]
         if self.neurons:
             convolutions = [layer for layer in layers if isinstance(layer, CONV)]
             return nn.ModuleList((convolutions or layers)[:-1])

@@ -254,7 +254,10 @@ def test_bad_input() -> None:
         (lambda: linbreg_path(TALL, L1(1), 0.1, 2, momentum=1.0), r"momentum must be in \[0, 1\)"),
         (lambda: linbreg_path(TALL, L1(1), 0.1, 2, every=0), "every must be at least 1"),
         (lambda: linbreg_path(AdditiveNoise(TALL, 1.0), L1(1), 0.1, 2), "generator must be"),
-        (lambda: linbreg_path(TALL, GroupL12(1, 1), 0.1, 2), "does not fit a parameter"),
+        (
+            lambda: linbreg_path(TALL, GroupL12(1, 1), 0.1, 2),
+            "dim must be different dimensions of a parameter",
+        ),
         (lambda: minimize(TALL, L1(1), weight=0), "weight must be positive"),
         (lambda: minimize(TALL, L1(1), tol=-1), "tol must be positive"),
         (lambda: minimize(TALL, L1(1), max_steps=0), "max_steps must be at least 1 and finite"),
