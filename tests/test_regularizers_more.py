@@ -481,9 +481,9 @@ def test_weights_are_checked(bad: float) -> None:
 
 
 def test_shapes_are_checked() -> None:
-    with pytest.raises(ValueError, match="dim must name"):
+    with pytest.raises(ValueError, match="dim must be one or more"):
         SparseGroup(0.1, 0.1, ())
     vector = torch.nn.Parameter(torch.zeros(3))
     for reg in (SparseGroup(0.1, 0.1, 1), Nuclear(0.1)):
-        with pytest.raises(ValueError, match=r"shape \(3,\)"):
+        with pytest.raises(ValueError, match=r"shape.*\(3,\)"):
             LinBreg([vector], reg=reg)
