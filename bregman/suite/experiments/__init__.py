@@ -11,6 +11,7 @@ from bregman.suite.experiments import (
     cifar10_resnet,
     denoising_autoencoder,
     fashion_mnist_cnn,
+    figure_2,
     mnist_acceleration,
     mnist_comparison,
     what_sparsity_buys,
@@ -37,10 +38,13 @@ EXPERIMENTS = {
         what_sparsity_buys,
     )
 }
+# tables of runs that settle a question and have no notebook of their own
+STUDIES = {module.EXPERIMENT.name: module.EXPERIMENT for module in (figure_2,)}
 
 __all__ = [
     "EXPERIMENTS",
     "SCALE_NAMES",
+    "STUDIES",
     "WIDTHS",
     "Experiment",
     "Results",
@@ -55,14 +59,15 @@ __all__ = [
 
 
 def get(name: str) -> Experiment:
-    """The experiment of a name.
+    """The experiment or study of a name.
 
     Raises:
         ValueError: an unknown name.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"unknown experiment {name!r}, allowed: {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
+    known = EXPERIMENTS | STUDIES
+    if name not in known:
+        raise ValueError(f"unknown experiment {name!r}, allowed: {', '.join(known)}")
+    return known[name]
 
 
 def stored_summaries(scale: str) -> pd.DataFrame:
