@@ -10,10 +10,12 @@ from bregman.suite.experiments import (
     architecture_search,
     cifar10_resnet,
     denoising_autoencoder,
+    equal_density,
     fashion_mnist_cnn,
     figure_2,
     mnist_acceleration,
     mnist_comparison,
+    table_seeds,
     what_sparsity_buys,
 )
 from bregman.suite.experiments.experiment import (
@@ -39,7 +41,9 @@ EXPERIMENTS = {
     )
 }
 # tables of runs that settle a question and have no notebook of their own
-STUDIES = {module.EXPERIMENT.name: module.EXPERIMENT for module in (figure_2,)}
+STUDIES = {
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (figure_2, table_seeds, equal_density)
+}
 
 __all__ = [
     "EXPERIMENTS",
