@@ -83,18 +83,14 @@ def test_best_settings_are_tried_on_all_seven_curves_with_three_seeds():
 
 
 def test_the_gain_of_a_curve_starts_it_at_the_papers_norm():
-    """Read off the plot; 10 are about its resolution."""
-    starts = {"SGD": 1010, "LinBreg lam=1e-3": 890, "LinBreg lam=1e-2": 650,
-              "LinBreg lam=1e-1": 920, "ProxGD lam=1e-5": 550, "ProxGD lam=1e-4": 800,
-              "ProxGD lam=1e-3": 480}  # fmt: skip
-    for (optimizer, _, lam), gain in figure_2.CURVES.items():
+    for (optimizer, strategy, lam), gain in figure_2.CURVES.items():
         run = EXPERIMENT.config(PAPER, 0, optimizer=optimizer, lam=float(lam or 0), gain=gain)
         norms = [
             weight_measures(run.make_model(torch.Generator().manual_seed(seed)))["l1_norm"]
             for seed in range(3)
         ]
-        name = f"{optimizer} lam={lam}" if lam else optimizer
-        assert np.mean(norms) == pytest.approx(starts[name], rel=0.03)
+        start = figure_2.STARTS[optimizer, strategy, lam]
+        assert np.mean(norms) == pytest.approx(start, rel=0.03)
 
 
 def scheduler_of(schedule):

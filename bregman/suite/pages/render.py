@@ -4,7 +4,7 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bregman.suite import notebooks
-from bregman.suite.pages import attacks, log, measured, speed, tables
+from bregman.suite.pages import attacks, figure_2, guesses, log, measured, speed, tables
 from bregman.suite.paths import ROOT
 
 TEMPLATES = ROOT / "docs" / "templates"
@@ -12,6 +12,7 @@ TEMPLATES = ROOT / "docs" / "templates"
 PAGES = {
     "README.md": "README.md",
     "docs/results.md": "results.md",
+    "docs/figure-2.md": "figure-2.md",
     "docs/performance.md": "performance.md",
     "docs/runs.md": "runs.md",
     "docs/running.md": "running.md",
@@ -69,6 +70,8 @@ def render(page: str) -> str:
         speed=speed,
         log=log,
         attacks=attacks,
+        figure_2=figure_2,
+        guesses=guesses,
         notebooks=titles(),
         other_pages=other_pages(),
     )
