@@ -3,13 +3,15 @@
     python scripts/search_equal_density.py --scale paper --jobs 1
 
 Writes results/<scale>/equal_density_search/, a row per trial, and prints what was chosen, for
-``CHOSEN`` in bregman/suite/experiments/equal_density.py; then results/<scale>/equal_density/. What
-is in the store is not run again.
+``CHOSEN`` in bregman/suite/experiments/equal_density.py; then results/<scale>/equal_density/ and
+the figure equal_density. What is in the store is not run again.
 """
 
 import argparse
 
 from bregman.suite.experiments.equal_density import FAMILIES, choose, experiment, search
+from bregman.suite.plots.equal_density import equal_density
+from bregman.suite.plots.style import save
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -25,4 +27,5 @@ if __name__ == "__main__":
     chosen = choose(trials)
     print(chosen)
     if not arguments.trials_only:
-        experiment(chosen).run(arguments.scale, **options)
+        results = experiment(chosen).run(arguments.scale, **options)
+        print(save(equal_density(results), "equal_density", arguments.scale))

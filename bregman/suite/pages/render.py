@@ -4,7 +4,16 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bregman.suite import notebooks
-from bregman.suite.pages import attacks, figure_2, guesses, log, measured, speed, tables
+from bregman.suite.pages import (
+    attacks,
+    equal_density,
+    figure_2,
+    guesses,
+    log,
+    measured,
+    speed,
+    tables,
+)
 from bregman.suite.paths import ROOT
 
 TEMPLATES = ROOT / "docs" / "templates"
@@ -70,6 +79,7 @@ def render(page: str) -> str:
         speed=speed,
         log=log,
         attacks=attacks,
+        equal_density=equal_density,
         figure_2=figure_2,
         guesses=guesses,
         notebooks=titles(),
