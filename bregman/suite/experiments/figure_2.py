@@ -206,9 +206,14 @@ class Fits(NamedTuple):
 def choose(summary: pd.DataFrame) -> Fits:
     """The settings that are to be tried on all seven curves, by the table of the experiment."""
     table = ranking(summary)
+
+    def setting(index: Any) -> Setting:
+        gain, schedule, lr = index
+        return Setting(float(gain), schedule, float(lr))
+
     return Fits(
-        tuple(Setting(*index) for index in table.index[:4]),
-        {name: Setting(*table[name].idxmin()) for name, *_ in OF_GRID},
+        tuple(map(setting, table.index[:4])),
+        {name: setting(table[name].idxmin()) for name, *_ in OF_GRID},
     )
 
 
