@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
+
+from bregman.suite.paths import replacing, results_dir
 
 
 class NotDoneError(Exception):
@@ -32,6 +35,19 @@ def confirm(findings: Mapping[str, Any]) -> None:
     wrong = [statement for statement, holds in findings.items() if not bool(holds)]
     assert not wrong, "does not hold: " + "; ".join(wrong)
     print("\n".join(f"✓ {statement}" for statement in findings))
+
+
+def keep(table: pd.DataFrame, notebook: str, scale: str, seed: int) -> None:
+    """Store what a notebook checked, for the verdicts: ``checked_seed<seed>.csv``.
+
+    Args:
+        table: its index says what was checked.
+        notebook: its name without the number.
+        scale: at which it runs.
+        seed: of all that it draws.
+    """
+    with replacing(results_dir() / scale / notebook / f"checked_seed{seed}.csv") as temporary:
+        table.to_csv(temporary, float_format="%.4g")
 
 
 def exercise(check: Callable[..., str]) -> Callable[..., None]:

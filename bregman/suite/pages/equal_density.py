@@ -5,7 +5,9 @@ import pandas as pd
 from bregman.suite.experiments.equal_density import FAMILIES, TRIALS, choose
 from bregman.suite.experiments.table_seeds import EXPERIMENT, METHODS
 from bregman.suite.pages.measured import Rows, Sample, curve, exists, markdown, number, summary
-from bregman.suite.plots.equal_density import interval
+from bregman.suite.plots.equal_density import LEVEL, interval
+
+__all__ = ["LEVEL", "MOST_SEEDS", "TRIALS", "precision", "seeds", "trials", "whole"]
 
 LAST = 10  # epochs, over which validation accuracies still move
 MOST_SEEDS = EXPERIMENT.scale("paper").seeds

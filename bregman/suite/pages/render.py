@@ -3,7 +3,7 @@
 import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from bregman.suite import notebooks
+from bregman.suite import notebooks, verdicts
 from bregman.suite.pages import (
     attacks,
     equal_density,
@@ -20,6 +20,7 @@ TEMPLATES = ROOT / "docs" / "templates"
 # the page -> its template
 PAGES = {
     "README.md": "README.md",
+    "docs/verdicts.md": "verdicts.md",
     "docs/results.md": "results.md",
     "docs/figure-2.md": "figure-2.md",
     "docs/performance.md": "performance.md",
@@ -46,8 +47,8 @@ def titles() -> dict[str, tuple[str, str]]:
 
 def other_pages() -> dict[str, str]:
     """From the file to the heading of the pages under docs/ that README does not name itself."""
-    named = {"architecture.md", "glossary.md", "results.md", "performance.md", "runs.md"}
-    paths = (path for path in sorted((ROOT / "docs").glob("*.md")) if path.name not in named)
+    named = ("architecture", "glossary", "results", "verdicts", "performance", "runs")
+    paths = (path for path in sorted((ROOT / "docs").glob("*.md")) if path.stem not in named)
     return {path.name: path.read_text().splitlines()[0].lstrip("# ") for path in paths}
 
 
@@ -76,6 +77,7 @@ def render(page: str) -> str:
         curve=measured.curve,
         paper=measured.paper,
         tables=tables,
+        verdicts=verdicts,
         speed=speed,
         log=log,
         attacks=attacks,

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from bregman.suite import verdicts
 from bregman.suite.pages.measured import (
     Rows,
     Sample,
@@ -31,6 +32,19 @@ def _moves(experiment: str, label: str, rows: Rows) -> str:
         for seed in rows.table["seed"]
     ]
     return number(sum(runs) / len(runs))
+
+
+def verdicts_in_words() -> str:
+    """How many claims have which verdict."""
+    counts = verdicts.table()["verdict"].value_counts()
+    words = ("reproduced", "partly", "not reproduced", "open")
+    return ", ".join(f"{counts[word]} {word}" for word in words if word in counts)
+
+
+def verdicts_by_notebook() -> Iterator[tuple[str, str]]:
+    """Experiments in the order of the claims, each with the table of its verdicts."""
+    for experiment in dict.fromkeys(claim.experiment for claim in verdicts.CLAIMS):
+        yield experiment, verdicts.markdown(experiment)
 
 
 # the table of README: experiment, labels, what is compared, its name
