@@ -215,6 +215,20 @@ def test_tables_with_seeds_have_four_methods_in_both_and_pairs_in_two_precisions
         assert (one["autocast"], other["autocast"]) == ("bfloat16", None)
 
 
+def test_pairs_in_two_precisions_at_smoke_scale(own_results):
+    pair = ["LinBreg", "LinBreg (float32)"]
+    results = table_seeds.EXPERIMENT.run("smoke", rows=pair)
+    runs = results.summary.set_index("label")
+    assert list(runs.index) == pair
+    assert runs["config_autocast"].isna().tolist() == [False, True]
+    assert runs.loc["LinBreg", "l1_norm"] != runs.loc["LinBreg (float32)", "l1_norm"]
+    # the last one is the result, which is measured in the same precision
+    tested = results.history.query("split == 'test' and metric == 'accuracy'").set_index("run")
+    for label in pair:
+        last = tested.loc[[label]].sort_values("epoch")["value"].iloc[-1]
+        assert 100 * last == pytest.approx(runs.loc[label, "test_acc_pct"], abs=1e-3)
+
+
 def test_tables_with_seeds_share_the_runs_of_notebook_07():
     def names(study):
         return {
