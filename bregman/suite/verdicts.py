@@ -414,9 +414,11 @@ def inequality(*statements: str) -> Callable[[Tables], Verdict]:
 
     def judge(tables: Tables) -> Verdict:
         rows = tables.summary[tables.summary["statement"].isin(statements)]
+        if rows.empty:
+            return OPEN
         steps, violated = rows["steps"].sum(), rows["violated"].sum()
         return Verdict(
-            graded([bool(violated == 0 and rows["most count"].all())]),
+            graded([bool(violated == 0)]),
             f"its inequality, evaluated at {steps:,} steps, fails at {violated} "
             f"(n = {rows['seed'].nunique()} seeds)",
         )

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from bregman.suite import verdicts
+from bregman.suite.course import keep
 from bregman.suite.experiments.tables import MEASURED
 from bregman.suite.verdicts import CLAIMS, Tables
 
@@ -86,6 +87,25 @@ def test_a_row_of_a_table_is_a_fifth_denser_at_most_and_half_a_point_worse(densi
     verdict = judge(tables)
     assert verdict.word == word
     assert "(n = 1)" in verdict.evidence
+
+
+@pytest.mark.parametrize(("violated", "word"), [(0, "reproduced"), (1, "not reproduced")])
+def test_a_theorem_fails_with_one_step(violated, word, tmp_path, monkeypatch):
+    monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
+    for seed, wrong in enumerate([0, violated]):
+        table = pd.DataFrame({"statement": ["Corollary 3"], "steps": [1000], "violated": [wrong]})
+        keep(table.set_index("statement"), "convergence_theory", "paper", seed)
+    rows = verdicts.table("convergence_theory").set_index("where")
+    assert rows["verdict"]["Corollary 3"] == word
+    assert rows["verdict"]["Theorem 6"] == "open", "nothing was checked"
+    assert f"at 2,000 steps, fails at {violated} (n = 2 seeds)" in rows["ours"]["Corollary 3"]
+
+
+@pytest.mark.parametrize(("ratio", "word"), [(1.1, "reproduced"), (1.3, "not reproduced")])
+def test_a_variance_must_be_within_its_errors(ratio, word):
+    table = pd.DataFrame({"r": [1.0, 0.1], "error": 0.05, "ratio": [1, ratio], "masked": [1, 0.1]})
+    tables = Tables(table.assign(seed=0), pd.DataFrame())
+    assert verdicts.sparse_weights_keep_the_variance(tables).word == word
 
 
 def test_what_was_not_run_is_open(tmp_path, monkeypatch):
