@@ -15,7 +15,14 @@ from typer import Argument, Option
 from bregman.suite import notebooks, stopping
 from bregman.suite.checkpoints import CheckpointError
 from bregman.suite.data import NAMES, DataError, ensure, load
-from bregman.suite.experiments import EXPERIMENTS, SCALE_NAMES, Results, RunsFailedError
+from bregman.suite.experiments import (
+    EXPERIMENTS,
+    SCALE_NAMES,
+    STUDIES,
+    Results,
+    RunsFailedError,
+    get,
+)
 from bregman.suite.figures import redraw
 from bregman.suite.paths import figures_dir
 from bregman.suite.runs import RunStoreError
@@ -57,7 +64,10 @@ def fetch(
 
 @app.command()
 def run(
-    names: Annotated[list[str] | None, Argument(help="Notebooks; all if none.")] = None,
+    names: Annotated[
+        list[str] | None,
+        Argument(help="Notebooks, all if none; or studies, which have none, with --no-notebooks."),
+    ] = None,
     scale: Annotated[str, Option(help="smoke, quick, narrow or paper.")] = "quick",
     seed: Annotated[int, Option(help="The first seed.")] = 0,
     seeds: Annotated[
@@ -96,15 +106,15 @@ def run(
                 notebooks.check_parameters(path, ["scale", "seed", *extra])
         chosen, rows_of = _what_there_is(chosen, bool(names), scale, rows)
         for name, of_this in rows_of.items():
-            typer.echo(f"{name}: {EXPERIMENTS[name].forecast(scale, seed, of_this, seeds)}")
+            typer.echo(f"{name}: {get(name).forecast(scale, seed, of_this, seeds)}")
         failures = []
         for name, path in chosen.items():
             started = time.perf_counter()
             typer.echo(f"{path.stem}, scale {scale}")
             results = None
             try:
-                if name in EXPERIMENTS:
-                    results = EXPERIMENTS[name].run(
+                if name in rows_of:
+                    results = get(name).run(
                         scale, seed, device, jobs, rows_of[name], seeds, cluster, make=True
                     )
             except RunsFailedError as error:
@@ -123,6 +133,13 @@ def run(
 
 
 def _choose(names: list[str] | None, execute: bool) -> dict[str, Path]:
+    studies = [name for name in names or () if name in STUDIES]
+    if studies and execute:
+        raise ValueError(f"{studies[0]} has no notebook, so it needs --no-notebooks")
+    if studies:
+        others = [name for name in names or () if name not in studies]
+        chosen = _choose(others, execute) if others else {}
+        return {**chosen, **{name: Path(name) for name in studies}}
     # the runs can be made where there are no notebooks, as from an installed package
     if execute or notebooks.any_here():
         return notebooks.find(names)
@@ -139,17 +156,16 @@ def _what_there_is(
 
     What nobody named is left out with a line where it lacks them; what was named must have them.
     """
-    lacking = [name for name, experiment in EXPERIMENTS.items() if scale not in experiment.scales]
+    every = EXPERIMENTS | STUDIES
+    lacking = [name for name, experiment in every.items() if scale not in experiment.scales]
     if not named and lacking:
         typer.echo(f"left out, as it has no scale {scale}: all but {_others(lacking)}")
         chosen = {name: chosen[name] for name in EXPERIMENTS if name not in lacking}
     if without := [name for name in chosen if name in lacking]:
-        allowed = ", ".join(EXPERIMENTS[without[0]].scales)
+        allowed = ", ".join(every[without[0]].scales)
         raise ValueError(f"{without[0]} has no scale {scale!r}, allowed: {allowed}")
     known = {
-        name: [row.label for row in EXPERIMENTS[name].rows_at(scale)]
-        for name in chosen
-        if name in EXPERIMENTS
+        name: [row.label for row in every[name].rows_at(scale)] for name in chosen if name in every
     }
     if wanted is None:
         return chosen, dict.fromkeys(known)

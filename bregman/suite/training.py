@@ -93,6 +93,7 @@ def fit(
     checkpoint: Checkpoint | Path | None = None,
     checkpoint_seconds: float = 60.0,
     on_epoch: Callable[[int], None] = lambda epoch: None,
+    watch_loss: bool = False,
 ) -> Training:
     """Train a model; where a checkpoint is found, go on from it.
 
@@ -124,6 +125,7 @@ def fit(
         checkpoint_seconds: the time between two checkpoints, which are made between batches. One
             more is made when the training is told to stop.
         on_epoch: called with the number of each finished epoch.
+        watch_loss: a ReduceLROnPlateau sees the loss on "train" instead.
 
     Returns:
         The history: loss and metric on "train" (means over the epoch while it trains) and
@@ -228,7 +230,7 @@ def fit(
             # an epoch is recorded whole or not at all
             result.history += [*trained, *records]
             if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(validated)
+                scheduler.step(mean_loss if watch_loss else validated)
             elif scheduler is not None:
                 scheduler.step()
             result.diverged = not (math.isfinite(mean_loss) and math.isfinite(validation_loss))

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from bregman.suite import notebooks
 from bregman.suite.cli import app
-from bregman.suite.experiments import EXPERIMENTS, get
+from bregman.suite.experiments import EXPERIMENTS, STUDIES, get
+from bregman.suite.experiments.equal_density import search
 from bregman.suite.figures import redraw
 from bregman.suite.notebooks import NotebookError
 from bregman.suite.paths import ROOT
@@ -25,6 +26,8 @@ PAPER = ROOT / "results" / "paper"
 SEARCHES = runpy.run_path(str(ROOT / "scripts" / "search_fashion_mnist_cnn.py"))["SEARCHES"]
 TABLE_3_SEARCH = runpy.run_path(str(ROOT / "scripts" / "search_cifar10_resnet.py"))["search"]
 STORED = [e for e in (*EXPERIMENTS.values(), *SEARCHES) if (PAPER / e.name).exists()]
+# of these, runs may be missing
+BEGUN = [e for e in STUDIES.values() if (PAPER / e.name).exists()]
 NOTEBOOKS = [name for name in EXPERIMENTS if (PAPER / name).exists()] + ["paper_and_ours"]
 
 
@@ -48,9 +51,10 @@ def store(tmp_path, monkeypatch):
     return tmp_path / "paper"
 
 
-def test_every_stored_run_belongs_to_a_row_of_an_experiment_or_a_search():
+def test_every_stored_run_belongs_to_a_row_of_an_experiment_or_a_search(store):
     stored = {path.stem for path in (PAPER / "runs").glob("*.json")}
-    experiments = [*EXPERIMENTS.values(), *SEARCHES, TABLE_3_SEARCH(20)]
+    trials, _ = search("paper", make=False)
+    experiments = [*EXPERIMENTS.values(), *STUDIES.values(), *SEARCHES, TABLE_3_SEARCH(20), trials]
     assert stored
     assert stored <= set().union(*(names(experiment, "paper") for experiment in experiments))
 
@@ -60,7 +64,7 @@ def test_no_run_of_a_stored_table_has_to_be_made_again(experiment, store):
     assert experiment.forecast("paper").missing == 0
 
 
-@pytest.mark.parametrize("experiment", STORED, ids=lambda experiment: experiment.name)
+@pytest.mark.parametrize("experiment", STORED + BEGUN, ids=lambda experiment: experiment.name)
 def test_tables_follow_from_the_stored_runs(experiment, store):
     experiment.run("paper", rows=[])
     for table in ("summary.csv", "history.csv"):

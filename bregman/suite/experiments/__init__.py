@@ -10,9 +10,12 @@ from bregman.suite.experiments import (
     architecture_search,
     cifar10_resnet,
     denoising_autoencoder,
+    equal_density,
     fashion_mnist_cnn,
+    figure_2,
     mnist_acceleration,
     mnist_comparison,
+    table_seeds,
     what_sparsity_buys,
 )
 from bregman.suite.experiments.experiment import (
@@ -37,10 +40,15 @@ EXPERIMENTS = {
         what_sparsity_buys,
     )
 }
+# tables of runs that settle a question and have no notebook of their own
+STUDIES = {
+    module.EXPERIMENT.name: module.EXPERIMENT for module in (figure_2, table_seeds, equal_density)
+}
 
 __all__ = [
     "EXPERIMENTS",
     "SCALE_NAMES",
+    "STUDIES",
     "WIDTHS",
     "Experiment",
     "Results",
@@ -55,14 +63,15 @@ __all__ = [
 
 
 def get(name: str) -> Experiment:
-    """The experiment of a name.
+    """The experiment or study of a name.
 
     Raises:
         ValueError: an unknown name.
     """
-    if name not in EXPERIMENTS:
-        raise ValueError(f"unknown experiment {name!r}, allowed: {', '.join(EXPERIMENTS)}")
-    return EXPERIMENTS[name]
+    known = EXPERIMENTS | STUDIES
+    if name not in known:
+        raise ValueError(f"unknown experiment {name!r}, allowed: {', '.join(known)}")
+    return known[name]
 
 
 def stored_summaries(scale: str) -> pd.DataFrame:

@@ -14,9 +14,11 @@ from bregman.layers import param_groups, weights
 from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.suite.analysis.cost import recorded_shares, step_share, training_share
 from bregman.suite.baselines import MagnitudePruning
+from bregman.suite.data import ImageData
 from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.measures import accuracies, sparsity, thresholded
+from bregman.suite.experiments.parts import Task
 from bregman.suite.experiments.recipe import Parts, Results, settings_of
 from bregman.suite.models import ConvNet
 from bregman.suite.training import Training, weight_measures
@@ -35,9 +37,9 @@ SCALES = {
 # after 100 epochs. Whole runs then corrected AdaBreg's in Table 1, ProxGD's, and that of momentum
 # with groups, and decided on AdaBreg's gain and patience and on Adam's learning rate and gain.
 ADAM = {"optimizer": "Adam", "lr": 5e-4, "gain": 0.4}
-PRUNED = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "gain": 0.4}
-LASSO = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "max_drop": 0.002}
-PROXGD = {"optimizer": "ProxGD", "lr": 0.05, "gain": 0.4}
+PRUNED: dict[str, Any] = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "gain": 0.4}
+LASSO: dict[str, Any] = {"optimizer": "SGD", "lr": 0.01, "momentum": 0.9, "max_drop": 0.002}
+PROXGD: dict[str, Any] = {"optimizer": "ProxGD", "lr": 0.05, "gain": 0.4}
 LINBREG = {"optimizer": "LinBreg", "lr": 0.1}
 MOMENTUM = {"optimizer": "LinBreg", "lr": 0.1, "momentum": 0.9}
 ADABREG = {"optimizer": "AdaBreg", "lr": 1e-3}
@@ -89,6 +91,10 @@ class ConvNetRun(Classification):
     @property
     def unit(self) -> Literal["entry", "kernel"]:
         return "kernel" if self.groups else "entry"
+
+    def make_task(self, data: ImageData, generator: torch.Generator) -> Task:
+        task = super().make_task(data, generator)
+        return task._replace(watched=task.test)
 
     def make_network(self) -> nn.Module:
         return ConvNet()

@@ -1,6 +1,6 @@
 """What the experiments measure of a trained network: how sparse it is, and how accurate."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,13 +31,16 @@ def active_neurons(model: nn.Module) -> dict[str, float]:
 
 
 def accuracies(
-    model: nn.Module, task: Task, autocast: torch.dtype | None = None
+    model: nn.Module,
+    task: Task,
+    autocast: torch.dtype | None = None,
+    sets: Sequence[str] = ("train", "val", "test"),
 ) -> dict[str, float]:
-    """The accuracies of a trained classifier on all three parts of the data, in percent."""
+    """The accuracies of a trained classifier on parts of the data, in percent."""
     return {
         f"{name}_acc_pct": 100
         * evaluate(model, getattr(task, name), accuracy, autocast=autocast)[0]
-        for name in ("train", "val", "test")
+        for name in sets
     }
 
 

@@ -93,6 +93,11 @@ class Recipe:
         """What the sparse initialization draws as one."""
         return "entry"
 
+    @property
+    def watch_loss(self) -> bool:
+        """Whether a ReduceLROnPlateau sees the training loss, not the validation metric."""
+        return False
+
     def split(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The images to train on and to validate with: 55,000 / 5,000 of the whole MNISTs."""
         chosen, held_out = train_val_split(n, n // 12, generator)
@@ -133,8 +138,8 @@ class Recipe:
         momentum = vars(self).get("momentum", 0.0)
         return named_optimizer(self.optimizer, self.param_groups(model), self.lr, momentum)
 
-    def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau:
-        """What becomes of the learning rate."""
+    def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
+        """What becomes of the learning rate; None if it stays."""
         raise NotImplementedError
 
     def attach(self, parts: Parts) -> dict[str, Any]:
@@ -182,7 +187,7 @@ class PlateauRecipe(Recipe):
 
     patience: int  # epochs without a better one
 
-    def make_scheduler(self, optimizer: Optimizer) -> ReduceLROnPlateau:
+    def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
         return ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=self.patience)
 
 
@@ -228,6 +233,7 @@ def train(
             intervene=lambda epoch: config.after_epoch(parts, epoch),
             checkpoint=checkpoint,
             on_epoch=on_epoch,
+            watch_loss=config.watch_loss,
         )
         return Outcome(training, config.results(parts, training), config.arrays(parts))
 

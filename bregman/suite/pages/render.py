@@ -4,7 +4,16 @@ import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bregman.suite import notebooks, verdicts
-from bregman.suite.pages import attacks, log, measured, speed, tables
+from bregman.suite.pages import (
+    attacks,
+    equal_density,
+    figure_2,
+    guesses,
+    log,
+    measured,
+    speed,
+    tables,
+)
 from bregman.suite.paths import ROOT
 
 TEMPLATES = ROOT / "docs" / "templates"
@@ -13,6 +22,7 @@ PAGES = {
     "README.md": "README.md",
     "docs/verdicts.md": "verdicts.md",
     "docs/results.md": "results.md",
+    "docs/figure-2.md": "figure-2.md",
     "docs/performance.md": "performance.md",
     "docs/runs.md": "runs.md",
     "docs/running.md": "running.md",
@@ -71,6 +81,9 @@ def render(page: str) -> str:
         speed=speed,
         log=log,
         attacks=attacks,
+        equal_density=equal_density,
+        figure_2=figure_2,
+        guesses=guesses,
         notebooks=titles(),
         other_pages=other_pages(),
     )
