@@ -122,7 +122,7 @@ def time_average(
         right.set(title=r"Lasso at $\lambda = 1/t$", xlabel=r"$t = 1/\lambda$")
         left.legend(loc="upper left")
         right.legend(loc="upper left")
-        left.set_ylim(top=1.5 * float(states.max()))
+        left.set_ylim(top=2.1 * float(states.max()))
     return fig
 
 
@@ -149,8 +149,10 @@ def two_planes(
         fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.4))
         left.add_patch(Rectangle((-lam, -lam), 2 * lam, 2 * lam, color="#DCE5EF"))
         left.text(-0.95 * lam, -0.9 * lam, r"$\theta = (0, 0)$")
-        left.axvline(lam, color=GRAY, lw=0.6)
-        left.axhline(lam, color=GRAY, lw=0.6)
+        for wall, name in ((-lam, r"$-\lambda$"), (lam, r"$\lambda$")):
+            left.axvline(wall, color=GRAY, lw=0.8)
+            left.axhline(wall, color=GRAY, lw=0.8)
+            left.text(wall, -0.98 * reach, name, ha="center", va="bottom", backgroundcolor="white")
         levels = float(losses.max()) * np.array([0.003, 0.01, 0.03, 0.08, 0.16, 0.3, 0.5, 0.8])
         right.contour(grid, grid, losses.reshape(61, 61).T.numpy(), levels=levels, colors=[GRAY],
                       linewidths=0.6)  # fmt: skip
