@@ -263,7 +263,9 @@ def test_two_planes_show_one_trajectory():
         for upto in (5, None)
     ]
     for (left, right), count in zip(axes, (6, 21), strict=True):
-        np.testing.assert_array_equal(left.lines[2].get_xydata(), path.v[:count])
+        assert any(np.array_equal(line.get_xydata(), path.v[:count]) for line in left.lines)
+        walls = {(*line.get_xdata(), *line.get_ydata()) for line in left.lines[:4]}
+        assert walls == {w for x in (-0.3, 0.3) for w in ((x, x, 0, 1), (0, 1, x, x))}
         assert any(np.array_equal(line.get_xydata(), path.theta[:count]) for line in right.lines)
         assert left.get_xlim() == right.get_ylim() == (-2.0, 2.0)
 

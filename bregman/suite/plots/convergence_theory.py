@@ -54,7 +54,7 @@ def loss_decay(
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6))
         for (label, values), color in zip(losses.items(), STEPS, strict=False):
-            axes[0].semilogy(_shown(values), color=color)
+            axes[0].semilogy(_shown(values), color=color, label=label)
             axes[1].plot(promised[label], color=color, label=label)
         axes[0].set(title=r"exact: loss $\mathcal{L}(\theta^k)$")
         axes[1].legend(loc="center right")
