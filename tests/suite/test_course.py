@@ -247,6 +247,43 @@ def test_stars_grade_the_exercises(name):
     assert all(1 <= heading.count("★") <= 3 for heading in headings)
 
 
+def written(tree):
+    """The names that a cell sets for those after it."""
+    inner = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    hidden = [*inner, *(x for x in ast.walk(tree) if isinstance(x, ast.comprehension))]
+    hidden = {id(node) for x in hidden for node in ast.walk(x)}
+    return {node.name for node in inner} | {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in hidden
+    }
+
+
+def leaned_on(name, functions, seen=()):
+    """The names of the notebook that a function reads, itself and through others."""
+    if name not in functions or name in seen:
+        return set()
+    function = functions[name]
+    own = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)}
+    names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+    own |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    read = {node.id for node in names} - own
+    return read.union(*(leaned_on(other, functions, (*seen, name)) for other in read))
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_no_later_cell_takes_a_name_from_an_explorer(name):
+    trees = [ast.parse(cell.source) for cell in code(COURSE[name])]
+    functions = {}
+    for k, tree in enumerate(trees):
+        functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "plots.explore":
+                reads = leaned_on(call.args[0].id, functions)
+                for later in trees[k + 1 :]:
+                    assert not reads & written(later), "a slider would no longer do as it did"
+
+
 @pytest.mark.parametrize("name", COURSE)
 def test_no_corner_of_a_slider_fails_and_the_axes_stay(name, executed):
     _, explorers = executed(name)
