@@ -153,7 +153,7 @@ def two_planes(
         for wall, name in ((-lam, r"$-\lambda$"), (lam, r"$\lambda$")):
             left.axvline(wall, color=GRAY, lw=0.8)
             left.axhline(wall, color=GRAY, lw=0.8)
-            left.text(wall, -0.98 * reach, name, ha="center", va="bottom", backgroundcolor="white")
+            left.text(wall + 0.06, -0.96 * reach, name)
         levels = float(losses.max()) * np.array([0.003, 0.01, 0.03, 0.08, 0.16, 0.3, 0.5, 0.8])
         right.contour(grid, grid, losses.reshape(61, 61).T.numpy(), levels=levels, colors=[GRAY],
                       linewidths=0.6)  # fmt: skip

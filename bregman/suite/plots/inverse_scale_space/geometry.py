@@ -260,7 +260,7 @@ def unit_balls(regs: Mapping[str, Regularizer]) -> Figure:
                             edgecolor="#5F86AE", rstride=2, cstride=2,
                             lightsource=LightSource(azdeg=300, altdeg=60))  # fmt: skip
             ax.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
-            ax.set_title(title, y=0.92)
+            ax.set_title(title, y=1.0)
             ax.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zticks=(-1, 0, 1))
             ax.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$", zlabel=r"$\theta_3$")
             ax.set_box_aspect((1, 1, 1), zoom=0.9)
