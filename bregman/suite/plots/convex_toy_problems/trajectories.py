@@ -294,11 +294,18 @@ def exact_regularization(
 
 
 def draw_lines(
-    ax: Axes, x: Tensor, y: Tensor, color: str, label: str, lw: float = 1.2, **look: str
+    ax: Axes,
+    x: Tensor,
+    y: Tensor,
+    color: str,
+    label: str,
+    lw: float = 1.2,
+    drawstyle: str = "default",
 ) -> None:
     """One line per column of y, and one name for all."""
     for k, column in enumerate(y.T):
-        ax.plot(x, column, color=color, lw=lw, label=None if k else label, **look)
+        name = None if k else label
+        ax.plot(x, column, color=color, lw=lw, label=name, drawstyle=drawstyle)
 
 
 def thin_legend(ax: Axes) -> None:
