@@ -302,10 +302,10 @@ def draw_lines(
     lw: float = 1.2,
     drawstyle: str = "default",
 ) -> None:
-    """One line per column of y, and one name for all."""
-    for k, column in enumerate(y.T):
-        name = None if k else label
-        ax.plot(x, column, color=color, lw=lw, label=name, drawstyle=drawstyle)
+    """The columns of y as one line that is broken between them, which draws much faster."""
+    broken = np.column_stack([y.T, np.full(y.shape[1], np.nan)]).flatten()
+    again = np.tile(np.append(x, np.nan), y.shape[1])
+    ax.plot(again, broken, color=color, lw=lw, label=label, drawstyle=drawstyle)
 
 
 def thin_legend(ax: Axes) -> None:
