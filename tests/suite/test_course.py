@@ -104,10 +104,9 @@ def test_there_is_a_course():
     assert told == set(EXERCISES), "every exercise has a wrong answer to be told"
 
 
-@pytest.mark.parametrize("name", COURSE)
-def test_algorithms_stand_on_their_own(name):
-    notebook = COURSE[name]
-    imported = {
+def imported(notebook):
+    """The names that a notebook takes from the package."""
+    return {
         alias.asname or alias.name.split(".")[0]
         for cell in code(notebook)
         for node in ast.walk(ast.parse(cell.source))
@@ -115,20 +114,101 @@ def test_algorithms_stand_on_their_own(name):
         and (getattr(node, "module", None) or node.names[0].name).split(".")[0] == "bregman"
         for alias in node.names
     }
-    cells = code(notebook)
+
+
+def leans_on(tree, package):
+    """What of the package a piece of code names: its imports, and the methods of its objects."""
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    called = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and not ast.unparse(node).startswith("torch.")
+    }
+    return named & package | called & METHODS
+
+
+def operations(cell, package):
+    """How often a cell itself adds, multiplies or raises to a power.
+
+    What counts stands in a statement that names nothing of the package; indices and texts are
+    left out.
+    """
+    count = 0
+    for statement in ast.walk(ast.parse(cell.source)):
+        simple = ast.Assign | ast.AugAssign | ast.Return | ast.Expr
+        if not isinstance(statement, simple) or leans_on(statement, package):
+            continue
+        nodes = list(ast.walk(statement))
+        aside = [node.slice for node in nodes if isinstance(node, ast.Subscript)]
+        aside += [node for node in nodes if isinstance(node, ast.JoinedStr)]
+        aside = {id(node) for tree in aside for node in ast.walk(tree)}
+        for node in nodes:
+            if isinstance(node, ast.BinOp) and id(node) not in aside:
+                inner = list(ast.walk(node))
+                texts = any(isinstance(getattr(x, "value", None), str) for x in inner)
+                count += any(isinstance(x, ast.Name) for x in inner) and not texts
+    return count
+
+
+def test_half_of_the_cells_show_mathematics():
+    shares = {}
+    for name, notebook in COURSE.items():
+        package = imported(notebook)
+        working = [
+            cell
+            for cell in code(notebook)
+            if not {"parameters", "exercise", "check"} & set(cell.metadata.get("tags", []))
+            and "\nfrom bregman" not in cell.source
+        ]
+        # an algorithm, or at least three operations of its own
+        shows = [
+            "algorithm" in cell.metadata.get("tags", []) or operations(cell, package) >= 3
+            for cell in working
+        ]
+        seen = ["hide-input" not in cell.metadata.get("tags", []) for cell in working]
+        assert sum(np.array(shows) & seen) >= sum(seen) / 2, f"{name}: of what is not folded"
+        shares[name] = sum(shows), len(working)
+    for some in (list(shares.values())[:3], list(shares.values())):
+        shown, all_of_them = np.sum(some, axis=0)
+        assert shown >= all_of_them / 2, f"{shares}: folded cells are counted here"
+
+
+# each of the eight by hand, and what of the package it is compared with in the next cell
+EIGHT = {
+    "shrink": "L1(0.8).prox",
+    "linbreg": "LinBreg([weights]",
+    "linbreg_with_momentum": "by_package(LinBreg, 200, lr=tau, delta=delta, momentum=0.9)",
+    "adabreg": "by_package(AdaBreg",
+    "ista": "cx.ista",
+    "bregman_iteration": "cx.bregman_iteration",
+    "exact_flow": "cx.inverse_scale_space_flow",
+    "group_shrink": "GroupL12(0.8, dim=1).prox",
+}
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_each_of_the_eight_algorithms_is_built_and_compared(name):
+    compared = [
+        following.source
+        for notebook in COURSE.values()
+        for cell, following in itertools.pairwise(code(notebook))
+        if "algorithm" in cell.metadata.get("tags", []) and f"def {name}(" in cell.source
+    ]
+    assert any(
+        f"{name}(" in source and EIGHT[name] in source and "confirm(" in source
+        for source in compared
+    )
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_algorithms_stand_on_their_own(name):
+    notebook = COURSE[name]
+    package, cells = imported(notebook), code(notebook)
     assert code(notebook, "algorithm")
     for cell, following in itertools.pairwise(cells):
         if "algorithm" not in cell.metadata.get("tags", []):
             continue
-        tree = ast.parse(cell.source)
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        called = {
-            node.attr
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and not ast.unparse(node).startswith("torch.")
-        }
-        assert not used & imported, cell.source
-        assert not called & METHODS, cell.source
+        assert not leans_on(ast.parse(cell.source), package), cell.source
         lines = [x for x in cell.source.splitlines() if x.strip() and x.strip()[0] != "#"]
         assert 2 <= len(lines) <= 14, "an algorithm in the open is short"
         assert "confirm" in following.source or "assert" in following.source, following.source
@@ -165,6 +245,43 @@ def test_stars_grade_the_exercises(name):
     ]
     assert headings
     assert all(1 <= heading.count("★") <= 3 for heading in headings)
+
+
+def written(tree):
+    """The names that a cell sets for those after it."""
+    inner = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    hidden = [*inner, *(x for x in ast.walk(tree) if isinstance(x, ast.comprehension))]
+    hidden = {id(node) for x in hidden for node in ast.walk(x)}
+    return {node.name for node in inner} | {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in hidden
+    }
+
+
+def leaned_on(name, functions, seen=()):
+    """The names of the notebook that a function reads, itself and through others."""
+    if name not in functions or name in seen:
+        return set()
+    function = functions[name]
+    own = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)}
+    names = [node for node in ast.walk(function) if isinstance(node, ast.Name)]
+    own |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    read = {node.id for node in names} - own
+    return read.union(*(leaned_on(other, functions, (*seen, name)) for other in read))
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_no_later_cell_takes_a_name_from_an_explorer(name):
+    trees = [ast.parse(cell.source) for cell in code(COURSE[name])]
+    functions = {}
+    for k, tree in enumerate(trees):
+        functions |= {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "plots.explore":
+                reads = leaned_on(call.args[0].id, functions)
+                for later in trees[k + 1 :]:
+                    assert not reads & written(later), "a slider would no longer do as it did"
 
 
 @pytest.mark.parametrize("name", COURSE)

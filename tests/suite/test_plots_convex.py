@@ -54,6 +54,15 @@ def lines(ax, label):
     return (np.asarray(data, dtype=float) for data in found.get_data())
 
 
+def columns(ax, label, count):
+    """What a line that is broken after every count points shows, one column per piece."""
+    x, y = lines(ax, label)
+    x, y = x.reshape(-1, count + 1), y.reshape(-1, count + 1)
+    assert np.isnan(y[:, -1]).all()
+    np.testing.assert_array_equal(x, np.broadcast_to(x[0], x.shape))
+    return y[:, :-1].T
+
+
 def test_signals_are_drawn_over_the_data():
     signal = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
     states = torch.arange(6, dtype=torch.float64).reshape(2, 3)
@@ -218,9 +227,8 @@ def test_paths_and_events(problem, flow, path):
     bregman, subgrad, prox, counts = figure.axes
     dashed = [line.get_xdata()[0] for line in subgrad.lines if line.get_linestyle() == "--"]
     np.testing.assert_allclose(dashed, flow.times[1:], err_msg="one line per event")
-    columns = [line.get_ydata() for line in bregman.lines if len(line.get_ydata()) == len(path.v)]
-    np.testing.assert_array_equal(np.stack(columns, axis=1), path.theta)
-    np.testing.assert_array_equal(np.stack([x.get_ydata() for x in prox.lines], 1), proximal)
+    np.testing.assert_array_equal(columns(bregman, "LinBreg", len(path.theta)), path.theta)
+    np.testing.assert_array_equal(columns(prox, "ISTA", len(proximal)), proximal)
     _, drawn = lines(counts, "LinBreg")
     np.testing.assert_array_equal(drawn, (path.theta != 0).sum(1))
     _, drawn = lines(counts, "ISTA")
@@ -237,7 +245,7 @@ def test_an_entry_that_comes_and_goes_is_told_apart():
     path = linbreg_path(LeastSquares(eye, eye[0]), L1(1.0), 0.1, 30)
     _, subgrad, *_ = convex.sparse_paths(flow, path, path.theta, end=3.0, count=30, reach=2.0).axes
     time, p = lines(subgrad, "come and go")
-    np.testing.assert_allclose(p, np.minimum(time, 1.0))
+    np.testing.assert_allclose(p[:-1], np.minimum(time, 1.0)[:-1])
 
 
 def test_the_lasso_lies_on_the_time_average(flow):
@@ -263,7 +271,9 @@ def test_two_planes_show_one_trajectory():
         for upto in (5, None)
     ]
     for (left, right), count in zip(axes, (6, 21), strict=True):
-        np.testing.assert_array_equal(left.lines[2].get_xydata(), path.v[:count])
+        assert any(np.array_equal(line.get_xydata(), path.v[:count]) for line in left.lines)
+        walls = {(*line.get_xdata(), *line.get_ydata()) for line in left.lines[:4]}
+        assert walls == {w for x in (-0.3, 0.3) for w in ((x, x, 0, 1), (0, 1, x, x))}
         assert any(np.array_equal(line.get_xydata(), path.theta[:count]) for line in right.lines)
         assert left.get_xlim() == right.get_ylim() == (-2.0, 2.0)
 
@@ -331,7 +341,7 @@ def test_singular_values_over_time():
     (ax,) = convex.singular_values(path, truth, top=3.0, span=(0.1, 20.0)).axes
     assert (*ax.get_xlim(), ax.get_ylim()[1]) == (0.1, 20.0, 3.0)
     np.testing.assert_allclose([line.get_ydata()[0] for line in ax.lines[:2]], [2, 1])
-    drawn = np.stack([line.get_ydata() for line in ax.lines[2:]], axis=1)
+    drawn = columns(ax, "LinBreg, nuclear norm", len(path.theta))
     np.testing.assert_allclose(drawn, torch.linalg.svdvals(path.theta))
 
 
@@ -350,9 +360,9 @@ def test_relevant_weights_stand_out(problem, path):
     curves = {"LinBreg": ([0, 1], [0.7, 0.5]), "Lasso": ([0, 2], [0.7, 0.6])}
     relevant = problem.truth != 0
     left, right = convex.classification(path, relevant, curves, 0.4).axes
-    drawn = np.stack([line.get_ydata() for line in left.lines], axis=1)
-    count = int((~relevant).sum())
-    np.testing.assert_array_equal(drawn[:, count:], path.theta[:, relevant])
+    for label, chosen in (("relevant", relevant), ("irrelevant", ~relevant)):
+        drawn = columns(left, label, len(path.theta))
+        np.testing.assert_array_equal(drawn, path.theta[:, chosen])
     sizes, losses = lines(right, "Lasso")
     np.testing.assert_array_equal(sizes, [0, 2])
     np.testing.assert_array_equal(losses, [0.7, 0.6])

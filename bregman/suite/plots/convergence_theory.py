@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from torch import Tensor
 
 from bregman.suite.convex.bounds import Bound
@@ -55,9 +55,9 @@ def loss_decay(
         fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.6))
         for (label, values), color in zip(losses.items(), STEPS, strict=False):
             axes[0].semilogy(_shown(values), color=color, label=label)
-            axes[1].plot(promised[label], color=color)
+            axes[1].plot(promised[label], color=color, label=label)
         axes[0].set(title=r"exact: loss $\mathcal{L}(\theta^k)$")
-        axes[0].legend(loc="upper right")
+        axes[1].legend(loc="center right")
         axes[1].axhline(1, color=BLACK, ls=BOUND)
         axes[1].set(title="exact: decrease, promised / seen", ylim=(0, 1.1))
         _both_sides(axes[2], noisy, NOISY)
@@ -363,7 +363,7 @@ def growing_net(x: Tensor, labels: Tensor, regions: Tensor, weights: Tensor, tit
         )  # fmt: skip
         for sign, mark, color in ((-1, "o", OCHRE), (1, "^", PURPLE)):
             chosen = labels == sign
-            left.plot(*x[chosen].T, color=color, marker=mark, ms=2.5, ls="")
+            left.plot(*x[chosen].T, color=color, marker=mark, ms=4, mec="white", mew=0.5, ls="")
         left.set(xlim=(-1.6, 2.6), ylim=(-1.6, 2.1), xticks=[], yticks=[])
         left.grid(False)
         right.imshow(
@@ -396,6 +396,7 @@ def beyond_the_theorems(curves: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
             right.plot(support, drawstyle="steps-post", **look)
         left.set(xlabel="$k$", ylabel=r"$\|\theta^k - \theta^*\|$", ylim=(1e-8, None))
         right.set(xlabel="$k$", ylabel="entries that are not zero")
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
         fig.legend(loc="outside upper center", ncols=len(curves))
     return _few_ticks(fig)
 
@@ -458,7 +459,8 @@ def step_condition(losses: Mapping[str, Tensor], distances: Mapping[str, Tensor]
             ax.set(xlim=(0, max(len(values) for values in curves.values()) - 1))
         axes[0].set(ylabel=r"loss $\mathcal{L}(\theta^k)$")
         axes[1].set(ylabel="distance $d_k$")
-        axes[0].legend(loc="lower left")
+        names = axes[0].get_legend_handles_labels()
+        fig.legend(*names, loc="outside upper center", ncols=len(losses))
     return _few_ticks(fig)
 
 
@@ -487,7 +489,7 @@ def tried_steps(
             ax.set_yticks([1e-6, 1e-3, 1, 1e3])
             if logarithmic:
                 ax.set(xscale="log")
-        axes[0, 0].legend(["seen", "bound"], loc="lower left")
+        fig.legend(axes[0, 0].lines, ["seen", "bound"], loc="outside lower center", ncols=2)
         fig.suptitle(title, fontsize=9)
     return _few_ticks(fig)
 

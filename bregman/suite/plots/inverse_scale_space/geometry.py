@@ -78,14 +78,13 @@ def proximal_map(reg: Regularizer, x: float, step: float = 1.0) -> Figure:
     least = float(reg.prox(torch.tensor([x], dtype=torch.float64), step))
     height = float((values + parabola)[(grid - least).abs().argmin()])
     with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.0))
         left.plot(grid, parabola, color=GRAY, ls="--", label=r"$\frac{1}{2}(z - x)^2$")
         left.plot(grid, values, color=BLACK, ls=":", label="$J(z)$")
         left.plot(grid, values + parabola, color=RED, lw=1.8, label="their sum")
         left.plot(x, 0, "o", color=GRAY, label=f"$x$ = {x:g}", zorder=3, clip_on=False)
         left.plot(least, height, "o", color=RED, label=f"prox$(x)$ = {least:.2f}", zorder=3)
         left.set(xlabel="$z$", ylim=(0, 6), xlim=(-2.5, 2.5), title="what is minimized")
-        left.legend(loc="upper center", ncols=2)
         right.plot(grid, grid, color=GRAY, ls="--", label="identity")
         mapped = torch.cat([reg.prox(z, step) for z in grid.unsqueeze(1)])
         right.plot(grid, mapped, color=RED, lw=1.8, label="prox")
@@ -93,6 +92,8 @@ def proximal_map(reg: Regularizer, x: float, step: float = 1.0) -> Figure:
         right.set(xlabel="$x$", title=r"$x \to \mathrm{prox}_J(x)$", xlim=(-2.5, 2.5))
         right.set(ylim=(-2.5, 2.5))
         right.legend(loc="upper left")
+        # above both, as the curves go everywhere when x moves
+        fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=5)
     return fig
 
 
@@ -117,7 +118,7 @@ def subgradients(reg: L1, slopes: Sequence[float]) -> Figure:
             known = name in left.get_legend_handles_labels()[1]
             look = {"color": BLUE if inside else GRAY, "ls": "-" if inside else "--"}
             left.plot(x, slope * x, lw=1, label=None if known else name, **look)
-        left.set(title="tangents at 0", xlabel="$x$", ylim=(-1.2 * lam, 3.2 * lam))
+        left.set(title="tangents at 0", xlabel="$x$", ylim=(-1.2 * lam, 4.8 * lam))
         left.legend(loc="upper center")
         middle.plot([-2, 0, 0, 2], [-lam, -lam, lam, lam], color=BLUE, lw=2)
         middle.set(title=r"subdifferential $\partial J(x)$", xlabel="$x$", ylabel="$p$")
@@ -229,6 +230,8 @@ def shapes(regs: Mapping[str, Regularizer]) -> Figure:
             for ax in (upper, lower):
                 ax.set(aspect="equal", xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), xticks=(-1, 0, 1))
                 ax.set(yticks=(-1, 0, 1))
+        for ax in axes[1]:
+            ax.set_xlabel(r"$\theta_1$")
         axes[0, 0].set_ylabel(r"$J(x) \leq 1$")
         axes[1, 0].set_ylabel(r"$x \to \mathrm{prox}_{J/2}(x)$")
     return fig
@@ -256,9 +259,10 @@ def unit_balls(regs: Mapping[str, Regularizer]) -> Figure:
             ax.plot_surface(x.numpy(), y.numpy(), z.numpy(), color="#B9D3EE", lw=0.2,
                             edgecolor="#5F86AE", rstride=2, cstride=2,
                             lightsource=LightSource(azdeg=300, altdeg=60))  # fmt: skip
-            ax.set(title=title, xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+            ax.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+            ax.set_title(title, y=1.0)
             ax.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zticks=(-1, 0, 1))
             ax.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$", zlabel=r"$\theta_3$")
-            ax.set_box_aspect((1, 1, 1), zoom=0.85)
+            ax.set_box_aspect((1, 1, 1), zoom=0.9)
             ax.view_init(elev=22, azim=32)
     return fig

@@ -29,7 +29,7 @@ def signal_scale_spaces(
     rows, cols = (len(flows), count) if count > 1 else (1, len(flows))
     with plt.style.context(STYLE):
         fig, axes = plt.subplots(
-            rows, cols, figsize=(7.2, 1.25 * rows + 0.45), sharex=True, sharey=True, squeeze=False
+            rows, cols, figsize=(7.2, 1.25 * rows + 0.6), sharex=True, sharey=True, squeeze=False
         )
         panels, colors = iter(axes.flat), (GREEN, RED, BLACK)
         for color, (name, (times, states)) in zip(colors, flows.items(), strict=False):
@@ -41,6 +41,8 @@ def signal_scale_spaces(
                 ax.set(yticks=(0, 0.5, 1), xticks=(0, 30, 60, 90), ylim=(-0.35, 1.4))
                 if k == 0 and count > 1:
                     ax.set_ylabel(name)
+        for ax in axes[-1]:
+            ax.set_xlabel("sample")
     return fig
 
 
@@ -134,7 +136,7 @@ def growing_image(images: Sequence[ArrayLike], data: ArrayLike, k: int) -> Figur
     """
     u = np.asarray(images[k - 1])
     with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.75))
+        fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.95))
         _image(left, u, f"$u^{{{k}}}$")
         _image(right, (np.asarray(data) - u) / 0.6 + 0.5, f"$f - u^{{{k}}}$, gray is zero")
     return fig
@@ -172,7 +174,7 @@ def denoising(
             cut.plot(np.asarray(image)[row], color=color, lw=1.1, label=name)
             ax = fig.add_subplot(grid[1, 2 + k])
             _image(ax, (data - np.asarray(image)) / 0.6 + 0.5, f"$f - u$, {name}")
-        cut.set(title=f"cut along row {row}", ylim=(0, 1.5))
+        cut.set(title=f"cut along row {row}", ylim=(0, 1.5), xlabel="column")
         cut.legend(loc="upper center", ncols=2)
     return fig
 
