@@ -2,17 +2,20 @@
 
     python scripts/clean_notebooks.py notebooks/*.ipynb
 
-Opening a notebook in JupyterLab changes the name of its kernel and notes times: so that reading
-leaves git clean.
+Opening a notebook in JupyterLab changes the name of its kernel and notes times, and executing it
+draws names for its widgets: so that reading and executing leave git clean.
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 OF_THE_MACHINE = ("papermill", "execution", "ExecuteTime")
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def clean(notebook: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +31,36 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
         }
         for cell in notebook["cells"]
     ]
-    return {**notebook, "cells": cells, "metadata": metadata}
+    return numbered({**notebook, "cells": cells, "metadata": metadata})
+
+
+def numbered(notebook: dict[str, Any]) -> dict[str, Any]:
+    """The notebook with its widgets numbered in the order in which they are seen.
+
+    Those that no output leads to go.
+    """
+    state = notebook["metadata"].get("widgets", {}).get(WIDGETS, {}).get("state", {})
+    names: dict[str, str] = {}
+
+    def number(name: str) -> None:
+        if name in state and name not in names:
+            names[name] = f"{len(names) + 1:032x}"
+            content = json.dumps(state[name], sort_keys=True)
+            for part in re.findall(r"IPY_MODEL_([0-9a-f]{32})", content):
+                number(part)
+
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            if view := output.get("data", {}).get(VIEW):
+                number(view["model_id"])
+    for name in state.keys() - names.keys():
+        del state[name]
+    text = re.sub(r"[0-9a-f]{32}", lambda m: names.get(m[0], m[0]), json.dumps(notebook))
+    notebook = json.loads(text)
+    if state:
+        kept = notebook["metadata"]["widgets"][WIDGETS]
+        kept["state"] = dict(sorted(kept["state"].items()))
+    return notebook
 
 
 def main(paths: list[str]) -> int:

@@ -1,5 +1,6 @@
 """The repository: nothing of a machine in it, its metadata in agreement, its tools at work."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -90,6 +91,25 @@ def test_every_target_of_make_is_told():
     assert rules - {"help", "setup"} == told
     for readme in re.findall(r"`make ([\w-]+)`", (ROOT / "README.md").read_text()):
         assert readme in rules
+
+
+def test_two_executions_give_widgets_the_same_names(tmp_path):
+    text = (ROOT / "notebooks" / "04_sparse_initialization.ipynb").read_text(encoding="utf-8")
+    names = set(re.findall(r'"model_id": "([0-9a-f]{32})"', text))
+    assert names, "it has some"
+    first, second = tmp_path / "first.ipynb", tmp_path / "second.ipynb"
+    first.write_text(text, encoding="utf-8")
+    for name in re.findall(r'"([0-9a-f]{32})": \{', text):
+        text = text.replace(name, hashlib.md5(name.encode()).hexdigest())
+    notebook = json.loads(text)
+    (widgets,) = notebook["metadata"]["widgets"].values()
+    widgets["state"]["f" * 32] = {"model_name": "AnyModel", "state": {"of": "a cell before"}}
+    second.write_text(json.dumps(notebook), encoding="utf-8")
+    command = [sys.executable, "scripts/clean_notebooks.py", str(first), str(second)]
+    subprocess.run(command, cwd=ROOT, check=False)
+    assert first.read_text(encoding="utf-8") == second.read_text(encoding="utf-8")
+    for name in re.findall(r'"model_id": "([0-9a-f]{32})"', first.read_text(encoding="utf-8")):
+        assert f'"{name}": {{' in first.read_text(encoding="utf-8")
 
 
 def test_cleaning_a_notebook_keeps_its_cells(tmp_path):
