@@ -89,8 +89,9 @@ def beside_stored(results: Results, tried: Results) -> Figure:
     whole_epochs(*axes[0])
     end = tried.summary.iloc[0]
     fig.suptitle(
-        f"{tried.label}: {end['n_total_pct']:.1f} % of the weights, "
-        f"test accuracy {end['test_acc_pct']:.1f} %", fontsize=9,
+        f"λ = {end['config_lam']:g}, r = {end['config_density']:g}: at the end "
+        f"{end['n_total_pct']:.1f} % of the weights, test accuracy {end['test_acc_pct']:.1f} %",
+        fontsize=9,
     )  # fmt: skip
     return fig
 
