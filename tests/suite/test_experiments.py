@@ -1,6 +1,8 @@
 """The experiments' tables at smoke scale, and how their runs are made."""
 
+import json
 import os
+import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 
@@ -13,7 +15,7 @@ from bregman.regularizers import L1, Zero
 from bregman.suite import experiments
 from bregman.suite.data import DataError
 from bregman.suite.experiments.tables import WIDTHS, paper_reference
-from bregman.suite.paths import results_dir
+from bregman.suite.paths import ROOT, results_dir
 from bregman.suite.runs import run_name
 from bregman.suite.workers import executors
 
@@ -239,6 +241,29 @@ def test_a_row_that_is_tried_as_it_is_is_that_row(own_results):
     tried = few().try_(label)
     assert tried.label == label
     assert tried.summary["seconds"].item() == made.summary["seconds"].item(), "from the store"
+
+
+@pytest.mark.parametrize(
+    ("notebook", "exercise", "measure", "form"),
+    [
+        ("05_mnist_comparison", "05.3", "non-zero weights [%]", "{:.1f} %"),
+        ("05_mnist_comparison", "05.3", "validation accuracy after 5 epochs [%]", "{:.1f} %"),
+        ("05_mnist_comparison", "05.4", "l1 norm at first", "{:,.0f}"),
+        ("08_cifar10_resnet", "08.3", "threshold", "{:.3f}"),
+        ("08_cifar10_resnet", "08.3", "non-zero weights [%]", "{:.1f} %"),
+        ("09_denoising_autoencoder", "09.5", "layer 3", "{:.0f}"),
+        ("09_denoising_autoencoder", "09.5", "layer 5", "{:.0f}"),
+        ("10_architecture_search", "10.4", "test accuracy [%]", "{:.1f}"),
+    ],
+)
+def test_solutions_quote_what_was_measured(notebook, exercise, measure, form):
+    values = experiments.answers(notebook[:2]).loc[exercise, measure]
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    (text,) = ("".join(cell["source"]) for cell in cells if "Solutions" in "".join(cell["source"]))
+    values = [value for value in values if value != ""]
+    assert len(values) > 1
+    for value in values:
+        assert re.search(rf"\b{re.escape(form.format(value))}", text)
 
 
 def test_what_can_not_be_tried_is_named(own_results):

@@ -77,6 +77,8 @@ def test_the_form_of_a_notebook(name):
         assert cell.execution_count == count, "stored executed, from top to bottom"
         assert not any(o.output_type == "error" for o in cell.outputs)
         assert not any(o.get("name") == "stderr" for o in cell.outputs)
+        if name != "in_your_own_loop":
+            assert "plt.show(" not in cell.source, "plots.show tells what is seen"
         assert "class " not in cell.source
         assert "sys.path" not in cell.source
     checked = [cell for cell in code if "# NBVAL_CHECK_OUTPUT" in cell.source]

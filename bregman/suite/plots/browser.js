@@ -173,6 +173,7 @@
 
   // small gray images in rows; a kernel that is zero, and what it makes, is blank
   function tiles(panel, frames, panels) {
+    const inPanel = (share) => Math.min(BOTTOM - TOP + 20, (WIDTH - 20) * share);
     const stores = panel.marks.map((mark) => decoded(mark.pixels));
     const kernels = panel.kernels !== null && decoded(panels[panel.kernels].marks[0].pixels);
     const front = ([mark], now) => {
@@ -197,13 +198,17 @@
         tile.pixels.forEach((v, k) => image.data.set([v, v, v, 255], 4 * k));
         context.putImageData(image, x, y);
       });
-      const height = Math.min(BOTTOM - TOP + 20, (WIDTH - 20) * canvas.height / canvas.width);
+      const height = inPanel(canvas.height / canvas.width);
       const counted = panel.blank || kernels
         ? text(WIDTH / 2, TOP + height + 14, `${active} of ${shown.length}`, 'text-anchor="middle"') : "";
       return `<image x="10" y="${TOP}" width="${WIDTH - 20}" height="${height}"
         style="image-rendering:pixelated" href="${canvas.toDataURL()}"/>${counted}`;
     };
-    return { back: () => "", front, spots: () => [] };
+    const [, count, tall, wide] = kernels ? panels[panel.kernels].marks[0].pixels.shape
+      : panel.marks[0].pixels.shape;
+    const lines = Math.ceil(count / panel.columns);
+    const height = TOP + 24 + inPanel((lines * (tall + 2)) / (panel.columns * (wide + 2)));
+    return { back: () => "", front, spots: () => [], height };
   }
 
   const KINDS = { paths, network, tiles };
@@ -257,12 +262,12 @@
         "aria-label": `${panel.title}. ${data.alt} Arrow keys: up and down go from value to value`
           + (data.frames.length ? `, left and right through ${data.label}.` : "."),
       }, "background:#fff;color:#222");
-      place.innerHTML = `<svg viewBox="0 0 ${WIDTH} ${HEIGHT}" width="100%" font-size="11"
+      const kind = KINDS[panel.kind](panel, data.frames, data.panels);
+      place.innerHTML = `<svg viewBox="0 0 ${WIDTH} ${kind.height || HEIGHT}" width="100%" font-size="11"
         font-family="sans-serif" fill="#222" style="display:block">
         ${text(WIDTH / 2, 16, panel.title, 'text-anchor="middle" font-weight="bold"')}
         <g></g><g></g><circle r="7" fill="none" stroke="#111" visibility="hidden"/></svg>`;
       const [back, front] = place.querySelectorAll("svg > g");
-      const kind = KINDS[panel.kind](panel, data.frames, data.panels);
       return { panel, place, kind, back, front, ring: front.nextSibling, spots: () => [] };
     });
     const told = make(figure, "div", { role: "status" }, "min-height:1.5em;font-size:0.9em");
