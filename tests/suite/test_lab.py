@@ -27,7 +27,9 @@ def lab(tmp_path_factory):
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     shutil.copytree(ROOT / "figures" / "paper", root / "figures" / "paper")
     cells = [nbformat.v4.new_code_cell(source) for source in (TRAINING, "print(6 * 7)")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), root / "notebooks" / "training.ipynb")
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    training = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
+    nbformat.write(training, root / "notebooks" / "training.ipynb")
     # all cells stay in the page, and so can be found
     settings = root / "SETTINGS" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
@@ -117,13 +119,15 @@ def test_from_the_start_to_a_notebook_that_runs_and_moves(lab, page):
 
     slider = page.locator(".jp-OutputArea input[type=range]").first
     slider.scroll_into_view_if_needed()
-    cell = page.locator(".jp-CodeCell", has=slider).first
-    picture = cell.locator(".jp-OutputArea img").first
-    before = picture.get_attribute("src")
-    slider.focus()
-    page.keyboard.press("ArrowRight")
-    page.wait_for_function("([image, before]) => image.src !== before",
-                           arg=[picture.element_handle(), before])  # fmt: skip
+    # looked up each time: an update is another element
+    shown = "(slider) => slider.closest('.jp-CodeCell').querySelector('.jp-OutputArea img').src"
+    before = slider.evaluate(shown)
+    value = slider.input_value()
+    slider.press("ArrowRight")
+    assert slider.input_value() != value
+    handle = slider.element_handle()
+    page.wait_for_function(f"([slider, before]) => ({shown})(slider) !== before",
+                           arg=[handle, before], polling=500)  # fmt: skip
     assert not page.locator(".jp-OutputArea [role=alert]", has_text="Error").count()
 
 
