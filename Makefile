@@ -72,7 +72,7 @@ attack: setup
 	$(BIN)/pytest -m attack tests/suite/test_attack.py
 
 lab: setup
-	$(BIN)/jupyter lab --notebook-dir notebooks
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
 
 site: .venv/site
 	$(BIN)/python scripts/build_site.py

@@ -1,6 +1,5 @@
 """The site: all notebooks as stored, the pages under docs/, the API from its docstrings."""
 
-import os
 import re
 import sys
 from importlib.metadata import version as installed_version
@@ -8,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+
+from bregman.suite.pages import launch  # noqa: E402, the package is found only now
 
 project = "Bregman learning, reproduced"
 author = "the authors of this suite"
@@ -48,8 +49,7 @@ html_css_files = ["site.css"]
 html_favicon = str(Path(__file__).parent / "static" / "favicon.svg")
 html_show_sourcelink = False
 html_copy_source = False
-# where notebooks can be launched: "owner/name" of the repository, no buttons while it is empty
-repository = os.environ.get("BREGMAN_REPOSITORY", "")
+repository = launch.repository()
 html_theme_options = (
     {"source_repository": f"https://github.com/{repository}/"} if repository else {}
 )

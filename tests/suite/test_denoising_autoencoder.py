@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
@@ -252,21 +251,6 @@ def test_figure_4_shows_the_widths_read_off_the_paper():
     (ax,) = figures.hourglass(fake_results()).axes
     heights = [line.get_ydata()[0] for line in ax.lines]
     assert heights == [side * width / 2 for width in paper for side in (-1, 1)]
-
-
-def test_the_animation_has_a_frame_per_epoch(tmp_path, monkeypatch):
-    monkeypatch.setenv("BREGMAN_FIGURES", str(tmp_path))
-    path = figures.save_hourglass_animation(fake_results(4), fake_arrays(4), "smoke")
-    assert path == tmp_path / "smoke" / "notebook09_hourglass.gif"
-    with Image.open(path) as image:
-        assert image.n_frames == 5
-
-
-def test_a_frame_says_its_epoch_and_its_widths():
-    fig = figures.hourglass_frame(fake_results(), fake_arrays(), 1)
-    assert fig.axes[0].get_title() == "Epoch 1, SSIM 0.10"
-    texts = [text.get_text() for text in fig.axes[0].texts]
-    assert texts[:7] == [str(w) for w in WIDTHS[1]]
 
 
 def test_width_over_lambda_takes_the_runs_of_equal_length():

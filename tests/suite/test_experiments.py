@@ -1,6 +1,8 @@
 """The experiments' tables at smoke scale, and how their runs are made."""
 
+import json
 import os
+import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 
@@ -13,7 +15,7 @@ from bregman.regularizers import L1, Zero
 from bregman.suite import experiments
 from bregman.suite.data import DataError
 from bregman.suite.experiments.tables import WIDTHS, paper_reference
-from bregman.suite.paths import results_dir
+from bregman.suite.paths import ROOT, results_dir
 from bregman.suite.runs import run_name
 from bregman.suite.workers import executors
 
@@ -213,6 +215,67 @@ def few(**changes):
 def own_results(tmp_path, monkeypatch):
     monkeypatch.setenv("BREGMAN_RESULTS", str(tmp_path))
     return tmp_path
+
+
+def test_a_setting_of_ones_own_is_trained_and_enters_no_table(own_results):
+    experiment = few()
+    label = experiment.rows[1].label
+    tried = experiment.try_(label, epochs=1, lam=0.05)
+    assert tried.label == f"{label}: epochs=1, lam=0.05"
+    (row,) = tried.summary.to_dict("records")
+    assert (row["epochs"], row["config_lam"], row["config_density"]) == (1, 0.05, 0.01)
+    assert tried.curves("weights", "n_total").index.tolist() == [0, 1]
+    # the same as an experiment whose row says so
+    settings = {**experiment.rows[1].settings, "lam": 0.05}
+    stated = replace(experiment, rows=(replace(experiment.rows[1], settings=settings),),
+                     scales={"smoke": experiments.Scale(1, mini=True)})  # fmt: skip
+    assert not (own_results / "smoke" / experiment.name).exists(), "no table was written"
+    assert stated.forecast("smoke").missing == 0, "it is that run"
+    assert stated.run("smoke", make=False).summary["n_total_pct"].item() == row["n_total_pct"]
+    assert stated.run("smoke").summary["label"].tolist() == [label]
+
+
+def test_a_row_that_is_tried_as_it_is_is_that_row(own_results):
+    label = few().rows[1].label
+    made = few().run("smoke", rows=[label]).where(label=label)
+    tried = few().try_(label)
+    assert tried.label == label
+    assert tried.summary["seconds"].item() == made.summary["seconds"].item(), "from the store"
+
+
+@pytest.mark.parametrize(
+    ("notebook", "exercise", "measure", "form"),
+    [
+        ("05_mnist_comparison", "05.3", "non-zero weights [%]", "{:.1f} %"),
+        ("05_mnist_comparison", "05.3", "validation accuracy after 5 epochs [%]", "{:.1f} %"),
+        ("05_mnist_comparison", "05.4", "l1 norm at first", "{:,.0f}"),
+        ("08_cifar10_resnet", "08.3", "threshold", "{:.3f}"),
+        ("08_cifar10_resnet", "08.3", "non-zero weights [%]", "{:.1f} %"),
+        ("09_denoising_autoencoder", "09.5", "layer 3", "{:.0f}"),
+        ("09_denoising_autoencoder", "09.5", "layer 5", "{:.0f}"),
+        ("10_architecture_search", "10.4", "test accuracy [%]", "{:.1f}"),
+    ],
+)
+def test_solutions_quote_what_was_measured(notebook, exercise, measure, form):
+    values = experiments.answers(notebook[:2]).loc[exercise, measure]
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    (text,) = ("".join(cell["source"]) for cell in cells if "Solutions" in "".join(cell["source"]))
+    values = [value for value in values if value != ""]
+    assert len(values) > 1
+    for value in values:
+        assert re.search(rf"\b{re.escape(form.format(value))}", text)
+
+
+def test_what_can_not_be_tried_is_named(own_results):
+    label = few().rows[1].label
+    with pytest.raises(ValueError, match="unknown setting 'lambda' of mnist_comparison, allowed: "):
+        few().try_(label, **{"lambda": 1.0})
+    with pytest.raises(ValueError, match="unknown row 'LinBrag' of mnist_comparison"):
+        few().try_("LinBrag")
+    with pytest.raises(ValueError, match="unknown scale 'huge'"):
+        few().try_(label, "huge")
+    with pytest.raises(experiments.RunsFailedError, match=r"lam must be .*, got -1"):
+        few().try_(label, lam=-1.0)
 
 
 def test_nothing_is_trained_at_the_papers_scale_unless_told_to(own_results, capsys):

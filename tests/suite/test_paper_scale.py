@@ -19,7 +19,6 @@ from bregman.suite.experiments.equal_density import search
 from bregman.suite.figures import redraw
 from bregman.suite.notebooks import NotebookError
 from bregman.suite.paths import ROOT
-from bregman.suite.plots import denoising_autoencoder, fashion_mnist_cnn
 from bregman.suite.runs import run_name
 
 PAPER = ROOT / "results" / "paper"
@@ -102,15 +101,7 @@ def test_runs_of_table_3_keep_their_names(scale):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_findings_of_a_notebook_hold_for_the_stored_runs(name, store, monkeypatch):
-    def still(frames, name, scale, *rest, **options):
-        path = store.parent / f"{name}.gif"
-        path.write_bytes(b"GIF89a")
-        return path
-
-    # their frames are tested elsewhere, and take a minute to draw
-    for module in (denoising_autoencoder, fashion_mnist_cnn):
-        monkeypatch.setattr(module, "save_animation", still)
+def test_the_findings_of_a_notebook_hold_for_the_stored_runs(name, store):
     if name == "paper_and_ours":
         for experiment in STORED:
             (store / experiment.name).symlink_to(PAPER / experiment.name)

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 
 from bregman.suite import plots
 from bregman.suite.experiments import Results, get
@@ -228,27 +227,6 @@ def test_algorithms_have_the_colours_of_the_palette(name):
     for _, run in invented(name, seeds=1, epochs=1).runs.iterrows():
         assert grammar.color(run) in PALETTE.values()
         assert grammar.algorithm(run).startswith((run["config_optimizer"], "Lasso", "Pruning"))
-
-
-def test_animations_keep_their_pauses(tmp_path, monkeypatch):
-    monkeypatch.setenv("BREGMAN_FIGURES", str(tmp_path))
-
-    def frames():
-        for height in (1, 2, 3):
-            figure, ax = plt.subplots(figsize=(1, 1))
-            ax.bar(0, height)
-            ax.set(ylim=(0, 4))
-            yield figure
-
-    path = grammar.save_animation(frames(), "moving", "smoke", [500, 100, 300])
-    assert not plt.get_fignums()
-    assert [p.name for p in path.parent.iterdir()] == ["moving.gif"]
-    with Image.open(path) as animation:
-        pauses = []
-        for frame in range(animation.n_frames):
-            animation.seek(frame)
-            pauses.append(animation.info["duration"])
-    assert pauses == [500, 100, 300]
 
 
 def test_figures_are_saved_as_png_and_pdf_and_the_same_twice(tmp_path, monkeypatch):

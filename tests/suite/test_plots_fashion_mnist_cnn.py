@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from scipy.signal import correlate2d
 
 from bregman.suite.experiments import Results, get, paper_reference
@@ -87,29 +86,6 @@ def test_figure_1_shows_the_correlations_of_the_image_with_the_kernels():
             expected = correlate2d(stored["image"][0].astype(float), kernel, mode="valid")
             expected = (expected - expected.min()) / (expected.max() - expected.min())
             np.testing.assert_allclose(drawn, expected, atol=1e-4)
-
-
-def test_a_frame_shows_the_kernels_with_zero_in_the_middle_of_the_grays():
-    stored = arrays()
-    figure = figures.kernel_frame(stored, 2)
-    shown = tiles(figure.axes[0].images[0].get_array(), 25)
-    assert (shown[2:] == 1).all()
-    for drawn, kernel in zip(shown[:2], stored["kernels_003"][:, 0], strict=False):
-        expected = np.kron(0.5 + 0.5 * kernel / np.abs(kernel).max(), np.ones((5, 5)))
-        np.testing.assert_allclose(drawn, expected, atol=1e-6)
-    assert figure.get_suptitle() == "Epoch 2: 2 of 64 kernels"
-
-
-def test_the_animation_has_a_frame_for_every_epoch(tmp_path, monkeypatch):
-    monkeypatch.setenv("BREGMAN_FIGURES", str(tmp_path))
-    path = figures.kernel_animation(arrays(), "kernels", "smoke", seconds=2.0)
-    assert path == tmp_path / "smoke" / "kernels.gif"
-    assert [p.name for p in path.parent.iterdir()] == ["kernels.gif"]
-    with Image.open(path) as animation:
-        assert animation.n_frames == 4
-        assert animation.info["duration"] == 500
-        assert animation.info["loop"] == 0
-    assert not plt.get_fignums()
 
 
 def half_precision(artifact):

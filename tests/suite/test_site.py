@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import runpy
-import shutil
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,15 +12,11 @@ import pytest
 
 from bregman.suite.paths import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-MISSING = [
-    name for name in ("sphinx", "myst_nb", "playwright") if not importlib.util.find_spec(name)
-]
+MISSING = [name for name in ("sphinx", "myst_nb") if not importlib.util.find_spec(name)]
 
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
     pytest.mark.xdist_group("browser"),
 ]
 
@@ -42,19 +37,6 @@ def site():
                    if "_static" not in path.parts)  # fmt: skip
     yield f"http://127.0.0.1:{server.server_port}", pages
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic",
-             "--disable-background-networking", "--disable-component-update",
-             "--disable-sync"]  # fmt: skip
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
 
 
 def test_every_notebook_and_page_is_there(site):
@@ -120,6 +102,20 @@ def test_dark_pages_are_dark_and_figures_stay_on_white(site, browser):
     page.close()
     assert max(map(int, re.findall(r"\d+", body)[:3])) < 60
     assert figure == "rgb(255, 255, 255)"
+
+
+def test_stored_runs_move_on_a_page(site, browser):
+    address, _ = site
+    page = browser.new_page()
+    page.goto(f"{address}/notebooks/05_mnist_comparison.html")
+    slider = page.locator("figure[data-browse] input[type=range]")
+    panel = page.locator("figure[data-browse] [role=img] svg").first
+    before = panel.inner_html()
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    assert slider.get_attribute("aria-valuetext") == "epoch 99"
+    assert panel.inner_html() != before
+    page.close()
 
 
 def test_nothing_is_left_in_the_work_tree():

@@ -25,7 +25,13 @@ from bregman.suite.experiments.experiment import (
     RunsFailedError,
     Scale,
 )
-from bregman.suite.experiments.tables import WIDTHS, Results, beside_paper, paper_reference
+from bregman.suite.experiments.tables import (
+    WIDTHS,
+    Results,
+    answers,
+    beside_paper,
+    paper_reference,
+)
 from bregman.suite.paths import results_dir
 
 EXPERIMENTS = {
@@ -55,6 +61,7 @@ __all__ = [
     "Row",
     "RunsFailedError",
     "Scale",
+    "answers",
     "beside_paper",
     "get",
     "paper_reference",

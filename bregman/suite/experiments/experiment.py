@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,41 @@ class Experiment:
         if failures:
             raise RunsFailedError("\n  ".join(["these runs failed:", *failures]))
         return results
+
+    def try_(self, label: str, scale: str = "smoke", seed: int = 0, **settings: Any) -> Results:
+        """Make one run of a row with settings of one's own; it enters no table of the experiment.
+
+        Args:
+            label: of the row.
+            scale: what else is set; the data sets of "smoke" are in the package.
+            seed: of the run.
+            settings: fields of the config and their values, such as ``lam=0.05, epochs=5``.
+
+        Returns:
+            The run, named by the row and the settings; asked again, the store answers.
+
+        Raises:
+            ValueError: an unknown scale, row or setting.
+            RunsFailedError: the run failed, for instance since a value is not allowed.
+            RunStoreError: the results folder can't be written.
+            Stopped: as for ``run``.
+        """
+        (row, _, config), *_ = self._asked(scale, seed, [label], 1)
+        if unknown := settings.keys() - asdict(config).keys():
+            raise ValueError(
+                f"unknown setting {min(unknown)!r} of {self.name}, "
+                f"allowed: {', '.join(asdict(config))}"
+            )
+        config = replace(config, **settings)
+        words = ", ".join(f"{name}={value}" for name, value in settings.items())
+        row = replace(row, label=f"{label}: {words}" if words else label)
+        store = RunStore(results_dir() / scale / "runs")
+        if failures := self._make(store, scale, [config], "cpu", 1, None):
+            raise RunsFailedError(failures[0])
+        run = store.get(config)
+        assert run is not None, "it was made"
+        made = [(row, seed, config, run)]
+        return Results(self._summary_table(made), _history(row, seed, run))
 
     def _make(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bregman.suite.data import DataError
+from bregman.suite.paths import ROOT
 
 _REFERENCE = resources.files("bregman.suite.experiments") / "paper_reference.csv"
 _REFERENCE_SUM = "80ee1b0689af3099cd7a1c2727e881efef8fde1b2983513c5abd3f040db87ef5"
@@ -115,6 +116,22 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
     table["difference"] = table["mean"] - table["paper"]
     table = table.rename(columns={"label": "run", "mean": "ours"})
     return table.set_index([*row, "measure", "run"])
+
+
+def answers(notebook: str) -> pd.DataFrame:
+    """What ``scripts/answer_exercises.py`` measured for the exercises of a notebook.
+
+    Args:
+        notebook: its number, such as "05".
+
+    Returns:
+        One row per measure of an exercise, one column per setting.
+    """
+    table = pd.read_csv(ROOT / "results" / "exercises.csv", dtype={"exercise": str})
+    table = table[table["exercise"].str.startswith(f"{notebook}.")]
+    index = ["exercise", "measure"]
+    table = table.pivot_table(index=index, columns="setting", values="value", sort=False)
+    return table.astype(object).where(table.notna(), "")
 
 
 def paper_reference() -> pd.DataFrame:

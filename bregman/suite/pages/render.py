@@ -9,6 +9,7 @@ from bregman.suite.pages import (
     equal_density,
     figure_2,
     guesses,
+    launch,
     log,
     measured,
     speed,
@@ -86,4 +87,5 @@ def render(page: str) -> str:
         guesses=guesses,
         notebooks=titles(),
         other_pages=other_pages(),
+        buttons=launch.buttons(launch.repository()),
     )

@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from bregman.suite.experiments import Results
+from bregman.suite.plots.browser import browse, curves, layered, path, paths
+from bregman.suite.plots.browser import epochs as recorded
+from bregman.suite.plots.browser import network as growing
 from bregman.suite.plots.grammar import (
     Look,
     color,
@@ -67,6 +70,41 @@ def growth(results: Results, epochs: Sequence[int]) -> Figure:
         ax.set(ylabel=None)
     fig.suptitle(results.label, fontsize=9)
     return fig
+
+
+def browse_networks(results: Results) -> None:
+    """Each network as it grows, the weights of its skips, and how good it is.
+
+    Args:
+        results: of the experiment ``architecture_search``; its first seed.
+    """
+    history = results.history[results.history["seed"] == results.history["seed"].min()]
+    looks = {str(label): {"color": color(run)} for label, run in results.runs.iterrows()}
+    networks, weights = [], []
+    for label in looks:
+        measured = history[(history["run"] == label) & (history["split"] == "weights")]
+        table = measured.pivot_table(index="epoch", columns="metric", values="value")
+        nodes = table[[f"neurons_{i}" for i in range(table.columns.str.match("neurons_").sum())]]
+        links = {(int(name.split("_")[1]), int(name.split("_")[2])): table[name]
+                 for name in table if name.startswith("skip_") and table[name].any()}  # fmt: skip
+        networks.append(layered(nodes, links, run=label))
+        weights += [
+            path(f"x{i} → x{j}", {"color": BLUE if values.iloc[-1] > 0 else RED}, values, run=label)
+            for (i, j), values in links.items()
+        ]
+    browse(
+        [
+            growing("Active Neurons and Skips", networks, (f"x{i}" for i in range(len(nodes.T)))),
+            paths(weights, "epoch", "Skip Weight"),
+            curves(results, "validation", "psnr", "Validation PSNR [dB]", looks),
+            curves(
+                results, "validation", "accuracy", "Validation Accuracy [%]", looks, 100, (80, 92)
+            ),
+        ],
+        "A network over the epochs: active neurons as bars, skip connections as arcs.",
+        frames=recorded(results),
+        one=("run",),
+    )
 
 
 @styled

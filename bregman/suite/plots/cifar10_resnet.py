@@ -4,6 +4,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bregman.suite.experiments import Results, paper_reference
+from bregman.suite.plots.browser import browse, curves, epochs, path
+from bregman.suite.plots.browser import paths as panel
 from bregman.suite.plots.grammar import algorithm, color, few_ticks, legend, panels, spread, styled
 
 MARKERS = {"": "o", "thresh": "s"}
@@ -57,6 +59,31 @@ def paths(results: Results) -> Figure:
     names = ["as trained", "thresholded", "paper", "paper, thresholded"]
     fig.legend(marks, names, loc="outside lower center", ncols=len(names))
     return fig
+
+
+def browse_runs(results: Results) -> None:
+    """The way of each run in motion: accuracy against density, and both over the epochs.
+
+    Args:
+        results: of the experiment ``cifar10_resnet``.
+    """
+    plain = results.where(variant="")
+    looks = {str(label): {"color": color(run)} for label, run in plain.runs.iterrows()}
+    density, accuracy = (
+        100 * plain.curves(*what) for what in (("weights", "n_total"), ("validation", "accuracy"))
+    )
+    ways = (path(run, looks[run], accuracy[run], density[run], run=run) for run in density)
+    names = "Non-Zero Weights [%]", "Validation Accuracy [%]"
+    browse(
+        [
+            panel(ways, *names, log="x"),
+            curves(plain, "weights", "n_total", names[0], looks, 100, log="y"),
+            curves(plain, "validation", "accuracy", names[1], looks, 100),
+        ],
+        "Accuracy against density, and both over the epochs, one curve per run.",
+        frames=epochs(plain),
+        many=("run",),
+    )
 
 
 @styled

@@ -1,7 +1,6 @@
 """Figures 4 and 5, and more of the autoencoder of notebook 09 that finds its own architecture."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bregman.suite.experiments import WIDTHS, Results, paper_reference
+from bregman.suite.plots.browser import (
+    Panel,
+    browse,
+    curves,
+    epochs,
+    layered,
+    network,
+    path,
+    paths,
+    tiles,
+)
 from bregman.suite.plots.grammar import (
     Look,
     color,
@@ -19,7 +29,6 @@ from bregman.suite.plots.grammar import (
     image,
     legend,
     panels,
-    save_animation,
     styled,
     whole_epochs,
 )
@@ -61,45 +70,69 @@ def hourglass(results: Results, seed: int = 0) -> Figure:
     return fig
 
 
-@styled
-def hourglass_frame(results: Results, arrays: Arrays, epoch: int, seed: int = 0) -> Figure:
-    """The network after one epoch, and below it what it makes of some noisy test digits.
+def browse_hourglass(results: Results, digits: Mapping[int, Arrays]) -> None:
+    """The network as it grows, and what it makes of noisy test digits meanwhile.
 
     Args:
         results: of one row.
-        arrays: of the run, which kept the digits.
-        epoch: 0 is before training.
-        seed: which of the row's runs.
-
-    Returns:
-        The bars of Figure 4 at that epoch, with the final ones behind them as shadows.
+        digits: the arrays of its runs that kept digits, by seed.
     """
-    neurons = _neurons(results, seed)
-    now = results.history.query("seed == @seed and epoch == @epoch and metric == 'ssim'")
-    digits = arrays[f"digits_after_epoch_{epoch}"]
-    fig = plt.figure(figsize=(7.2, 4.2))
-    ax, above, below = fig.subplots(3, 1, height_ratios=(5, 1, 1))
-    _bars(ax, neurons.iloc[-1], color="#D5DCE6", width=0.8)
-    _bars(ax, neurons.loc[epoch], color=SHADES[-1], width=0.8)
-    for i, n in enumerate(neurons.loc[epoch], start=1):
-        ax.text(i, n / 2 + 12, f"{n:.0f}", ha="center", va="bottom", fontsize=7)
-    _scale(ax)
-    ax.set(ylim=(-440, 470), title=f"Epoch {epoch}, SSIM {now['value'].item():.2f}")
-    image(above, _side_by_side(arrays["noisy"]), arrays["noisy"].min(), arrays["noisy"].max())
-    image(below, _side_by_side(digits), 0, 255)
-    return fig
+    looks = {results.label: {"color": PALETTE["AdaBreg"]}}
+    frames = epochs(results)
+    seeds = results.summary["seed"]
+    noisy, denoised = {}, {}
+    for seed, kept in digits.items():
+        pixels = kept["noisy"][None, :4, 0]
+        noisy[str(seed)] = 255 * (pixels - pixels.min()) / np.ptp(pixels)
+        denoised[str(seed)] = np.stack(
+            [kept[f"digits_after_epoch_{epoch}"][:4, 0] for epoch in frames]
+        )
+    browse(
+        [
+            network(
+                "Active Neurons",
+                (layered(_neurons(results, seed), seed=seed) for seed in seeds),
+                (f"Layer {i}" for i in LAYERS),
+            ),
+            curves(results, "weights", "ssim", "SSIM (Validation)", looks),
+            tiles("Noisy", noisy, "seed", 4),
+            tiles("Denoised", denoised, "seed", 4),
+        ],
+        "The active neurons of each layer over the epochs, and four digits as they are denoised.",
+        frames=frames,
+        one=("seed",),
+    )
 
 
-def save_hourglass_animation(results: Results, arrays: Arrays, scale: str, seed: int = 0) -> Path:
-    """Write ``hourglass_frame`` over all epochs to ``figures/<scale>/``.
+def browse_noise(results: Results, arrays: Mapping[str, Arrays], rows: Arrays) -> None:
+    """Digits at every noise level, noisy and denoised, and how good the networks are there.
 
-    Returns:
-        The path of the GIF.
+    Args:
+        results: the runs whose quality is drawn.
+        arrays: of a run of each row, by its label.
+        rows: levels x 8 x 28 x 28 pixel values from 0 to 1, noisy ones before denoised ones
+            (16 in all), by the name of the set.
     """
-    epochs = list(_neurons(results, seed).index)
-    frames = (hourglass_frame(results, arrays, epoch, seed) for epoch in epochs)
-    pauses = [1000, *[100] * (len(epochs) - 2), 3000]
-    return save_animation(frames, "notebook09_hourglass", scale, pauses)
+    levels = next(iter(arrays.values()))["noise_levels"]
+    looks = _looks(results)
+
+    def quality(name: str, column: int) -> Panel:
+        return paths(
+            (path(run, looks[run], kept["denoised_quality"][:, column], levels, run=run)
+             for run, kept in arrays.items()),
+            "noise level", name,
+        )  # fmt: skip
+
+    shown = {name: 255 * np.clip(stack, 0, 1) for name, stack in rows.items()}
+    browse(
+        [tiles("Noisy, and Denoised", shown, "digits", 8), quality("SSIM", 0),
+         quality("PSNR [dB]", 1)],
+        "Noisy test digits at several noise levels, and what a network makes of them.",
+        frames=[f"{level:.2f}" for level in levels],
+        label="noise",
+        one=("digits",),
+        many=("run",),
+    )  # fmt: skip
 
 
 @styled
@@ -272,9 +305,3 @@ def _scale(ax: Axes) -> None:
     ax.set(ylabel="Number of Neurons", ylim=(-420, 420), xlim=(-0.4, 7.6), yticks=[])
     ax.set_xticks(LAYERS, [f"Layer {i}" for i in LAYERS])
     ax.grid(False)
-
-
-def _side_by_side(digits: np.ndarray) -> np.ndarray:
-    """One image of N x 1 x 28 x 28 digits, with gaps that are not drawn."""
-    framed = np.pad(digits[:, 0].astype(float), ((0, 0), (0, 0), (2, 2)), constant_values=np.nan)
-    return np.concatenate(list(framed), axis=1)

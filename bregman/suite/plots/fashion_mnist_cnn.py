@@ -1,7 +1,6 @@
 """Figures of notebook 07: the network on Fashion-MNIST grows its kernels, Figure 1, Tables 1, 2."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results, paper_reference
+from bregman.suite.plots.browser import browse, curves, tiles
+from bregman.suite.plots.browser import epochs as recorded
 from bregman.suite.plots.grammar import (
     Look,
     algorithm,
@@ -18,7 +19,6 @@ from bregman.suite.plots.grammar import (
     few_ticks,
     legend,
     panels,
-    save_animation,
     styled,
     whole_epochs,
 )
@@ -70,47 +70,59 @@ def kernel_growth(results: Results) -> Figure:
     return fig
 
 
-@styled
-def kernel_frame(arrays: Mapping[str, Array], epoch: int) -> Figure:
-    """The 64 kernels of the first convolution at one epoch, and their feature maps beside them.
+def browse_kernels(arrays: Mapping[str, Array], images: Mapping[str, Array]) -> None:
+    """The kernels of the first convolution over the epochs, and what they make of an image.
 
     Args:
         arrays: as for ``feature_maps``.
-        epoch: which of those kept.
-
-    Returns:
-        Two panels; gray is zero in a kernel, and a kernel that is zero is blank.
+        images: of 28 x 28 pixels from 0 to 255, by their names.
     """
-    kernels, active = _kernels(arrays, epoch)
-    peak = np.abs(kernels).max(axis=(1, 2), keepdims=True)
-    shades = 0.5 + 0.5 * kernels / np.where(peak > 0, peak, 1)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(5.6, 3.0))
-    _show(left, _mosaic(shades.repeat(5, axis=1).repeat(5, axis=2), active))
-    _show(right, _mosaic(_maps(arrays["image"][0], kernels), active))
-    left.set(title="Kernels")
-    right.set(title="Feature Maps")
-    fig.suptitle(f"Epoch {epoch}: {active.sum()} of {len(active)} kernels")
-    return fig
+    found = [arrays[name][:, 0] for name in sorted(arrays) if name.startswith("kernels_")]
+    stack = np.stack(found)
+    peak = np.abs(stack).max(axis=(2, 3), keepdims=True)
+    stack = np.round(128 + 127 * stack / np.where(peak > 0, peak, 1))
+    maps = {name: image.reshape(1, 1, 28, 28) for name, image in images.items()}
+    browse(
+        [
+            tiles("Kernels", {"": stack}, "kernels", 8, blank=True),
+            tiles("Feature Maps", maps, "image", 8, kernels=0),
+            tiles("Image", maps, "image", 1),
+        ],
+        "64 kernels of a convolution over the epochs of a training, and their feature maps.",
+        frames=range(len(stack)),
+        one=("image",),
+    )
 
 
-def kernel_animation(
-    arrays: Mapping[str, Array], name: str, scale: str, seconds: float = 10.0
-) -> Path:
-    """Write ``kernel_frame`` over all epochs as a GIF to ``figures/<scale>/``.
+def browse_runs(results: Results) -> None:
+    """The runs of one table after the other: density and accuracy of each seed over the epochs.
 
     Args:
-        arrays: as for ``feature_maps``.
-        name: of the file, without suffix.
-        scale: of the run.
-        seconds: how long it lasts; then it starts again.
-
-    Returns:
-        The path of the GIF.
+        results: of the experiment ``fashion_mnist_cnn``.
     """
-    epochs = range(sum(key.startswith("kernels_") for key in arrays))
-    frames = (kernel_frame(arrays, epoch) for epoch in epochs)
-    pauses = [int(1000 * seconds / len(epochs))] * len(epochs)
-    return save_animation(frames, name, scale, pauses, colors=256)
+    panels_ = []
+    for artifact in ("Table 1", "Table 2"):
+        rows = results.where(artifact=artifact)
+        looks: dict[str, Look] = {
+            str(label): {"color": color(run), "ls": "-" if run["config_autocast"] else ":"}
+            for label, run in rows.runs.iterrows()
+        }
+        for what, name, axes in (
+            (("weights", "n_total"), "Non-Zero Weights [%]", {"log": "y"}),
+            (("weights", "kernels_conv1"), "Active Kernels, First Convolution", {}),
+            (("validation", "accuracy"), "Validation Accuracy [%]", {"limits": (80, 94)}),
+        ):
+            factor = 1 if "kernels" in what[1] else 100
+            panels_.append(
+                curves(rows, *what, name, looks, factor, tags={"table": artifact}, **axes)
+            )
+    browse(
+        panels_,
+        "Density, active kernels and accuracy over the epochs, one curve per run and seed.",
+        frames=recorded(results),
+        one=("table",),
+        many=("run", "seed"),
+    )
 
 
 @styled

@@ -4,24 +4,20 @@ A figure chooses runs by the columns of their summary, what was measured and wha
 (``config_...``); a label is the key that joins summary and history, and a text in a legend.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import Any, ParamSpec
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-from PIL import Image
 
 from bregman.suite.experiments import Results
-from bregman.suite.paths import figures_dir, replacing
 from bregman.suite.plots.style import PALETTE, STYLE
 
 P = ParamSpec("P")
@@ -134,37 +130,6 @@ def legend(fig: Figure, looks: Mapping[str, Look], columns: int | None = None) -
     """
     lines = [Line2D([], [], **look) for look in looks.values()]
     fig.legend(lines, [*looks], loc="outside upper center", ncols=columns or len(lines))
-
-
-def save_animation(
-    frames: Iterable[Figure], name: str, scale: str, pauses: Sequence[int], colors: int = 48
-) -> Path:
-    """Write figures of one size as a GIF to ``figures/<scale>/``.
-
-    Args:
-        frames: drawn one by one, each closed when it is done.
-        name: of the file, without suffix.
-        scale: of the runs.
-        pauses: after each frame, in milliseconds.
-        colors: how many, the same in all frames: a small file, and still areas stay still.
-
-    Returns:
-        The path of the GIF.
-    """
-    images = []
-    for fig in frames:
-        fig.set_dpi(90)
-        canvas = FigureCanvasAgg(fig)
-        canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-        plt.close(fig)
-    palette = images[-1].quantize(colors)
-    images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
-    path = figures_dir() / scale / f"{name}.gif"
-    with replacing(path) as temporary:
-        images[0].save(temporary, "GIF", save_all=True, append_images=images[1:],
-                       duration=[*pauses], loop=0)  # fmt: skip
-    return path
 
 
 def image(ax: Axes, pixels: np.ndarray, low: float, high: float, cmap: str = "bone_r") -> None:

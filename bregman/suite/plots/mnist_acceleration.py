@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
+from bregman.suite.plots.browser import browse, curves, epochs
 from bregman.suite.plots.grammar import (
     Look,
     algorithm,
@@ -62,6 +63,21 @@ def training_curves(results: Results) -> Figure:
         ax.plot([0, 1], [end, end], transform=ax.transAxes, ls="", clip_on=False, **slanted)
     legend(fig, looks)
     return fig
+
+
+def browse_runs(results: Results) -> None:
+    """Figure 3 in motion: each run and seed of the experiment ``mnist_acceleration``."""
+    looks = {str(label): _look(run, results.runs) for label, run in results.runs.iterrows()}
+    browse(
+        [
+            curves(results, "validation", "accuracy", "Validation Accuracy [%]", looks, 100,
+                   (96, 98.5)),
+            curves(results, "weights", "n_total", "Non-Zero Entries [%]", looks, 100, log="y"),
+        ],
+        "Validation accuracy and non-zero entries over the epochs, one curve per run and seed.",
+        frames=epochs(results),
+        many=("run", "seed"),
+    )  # fmt: skip
 
 
 def _look(run: "pd.Series[Any]", runs: pd.DataFrame) -> Look:

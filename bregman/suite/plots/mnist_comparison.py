@@ -3,7 +3,20 @@
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.grammar import Look, color, curve, highest, legend, panels, styled, tint
+from bregman.suite.plots.browser import browse, curves, epochs
+from bregman.suite.plots.grammar import (
+    Look,
+    color,
+    curve,
+    few_ticks,
+    highest,
+    legend,
+    panels,
+    styled,
+    tint,
+    whole_epochs,
+)
+from bregman.suite.plots.style import PINK
 
 # (split, metric), factor, name, the paper's limits, shaded as in the paper
 PANELS = (
@@ -36,6 +49,50 @@ def training_curves(results: Results) -> Figure:
         if limits is not None and highest(ax) > limits[0]:
             ax.set(ylim=limits)
     legend(fig, looks, 4)
+    return fig
+
+
+def browse_runs(results: Results) -> None:
+    """Figure 2 in motion: each run and seed of the experiment ``mnist_comparison``."""
+    looks = _looks(results)
+    browse(
+        [
+            curves(results, *what, name.replace(r"$\ell_1$", "ℓ1"), looks, factor, limits)
+            for what, factor, name, limits, _ in PANELS
+        ],
+        "Accuracies, norm and non-zero entries over the epochs, one curve per run and seed.",
+        frames=epochs(results),
+        many=("run", "seed"),
+    )
+
+
+@styled
+def beside_stored(results: Results, tried: Results) -> Figure:
+    """A run of one's own before the stored ones, which are faint; the axes are always the same.
+
+    Args:
+        results: of the experiment ``mnist_comparison``.
+        tried: one run, of ``Experiment.try_``.
+
+    Returns:
+        Two panels over the epochs of that run: validation accuracy and non-zero entries.
+    """
+    fig, axes = panels(1, 2, 2.8)
+    for ax, (what, factor, name, *_) in zip(axes.flat, PANELS[1::2], strict=True):
+        for label, look in _looks(results).items():
+            curve(ax, results, label, *what, factor=factor, **look, alpha=0.3)
+        curve(ax, tried, tried.label, *what, factor=factor, color=PINK, lw=2.2, marker="o", ms=3)
+        ax.set(ylabel=name, xlim=(0, tried.history["epoch"].max()))
+    axes[0, 0].set(ylim=(40, 100))
+    axes[0, 1].set(ylim=(0.08, 120))
+    few_ticks(axes[0, 1].yaxis)
+    whole_epochs(*axes[0])
+    end = tried.summary.iloc[0]
+    fig.suptitle(
+        f"λ = {end['config_lam']:g}, r = {end['config_density']:g}: at the end "
+        f"{end['n_total_pct']:.1f} % of the weights, test accuracy {end['test_acc_pct']:.1f} %",
+        fontsize=9,
+    )  # fmt: skip
     return fig
 
 

@@ -7,6 +7,7 @@ import html
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import anywidget
@@ -17,66 +18,7 @@ from matplotlib.figure import Figure
 
 from bregman.suite.plots.style import STYLE, as_data, bundle, picture
 
-_CONTROLS = """
-function render({ model, el }) {
-  const sliders = model.get("sliders");
-  const inputs = [];
-  const make = (parent, tag, attributes, style) => {
-    const node = document.createElement(tag);
-    for (const key in attributes) node.setAttribute(key, attributes[key]);
-    node.style.cssText = style || "";
-    parent.appendChild(node);
-    return node;
-  };
-  const show = () => model.get("positions").forEach((position, k) => {
-    inputs[k].value = position;
-    const text = sliders[k].texts[position];
-    inputs[k].setAttribute("aria-valuetext", text);
-    inputs[k].readout.textContent = text;
-  });
-  const move = (k, position) => {
-    const positions = model.get("positions").slice();
-    positions[k] = position;
-    model.set("positions", positions);
-    model.save_changes();
-  };
-  sliders.forEach((slider, k) => {
-    const row = make(el, "div", {}, "display:flex;align-items:center;gap:0.7em;max-width:46em");
-    make(row, "span", {"aria-hidden": true}, "min-width:7em;text-align:right").textContent
-      = slider.label;
-    const input = make(row, "input", {type: "range", min: 0, max: slider.texts.length - 1,
-      step: 1, "aria-label": slider.label, "data-lm-suppress-shortcuts": true},
-      "flex:1;min-width:14em");  // so that arrow keys are the slider's, not JupyterLab's
-    input.readout = make(row, "output", {"aria-hidden": true}, "min-width:5em");
-    const play = make(row, "button", {"aria-label": "play " + slider.label, title: "play"});
-    play.textContent = "\\u25b6";
-    let timer = null;
-    const stop = () => { clearInterval(timer); timer = null; play.textContent = "\\u25b6"; };
-    play.onclick = () => {
-      if (timer) return stop();
-      play.textContent = "\\u23f8";
-      const last = slider.texts.length - 1;
-      if (Number(input.value) === last) move(k, 0);
-      timer = setInterval(() => {
-        if (!el.isConnected || Number(input.value) >= last) return stop();
-        move(k, Number(input.value) + 1);
-      }, 400);
-    };
-    input.oninput = () => move(k, Number(input.value));
-    inputs.push(input);
-  });
-  const reset = make(el, "button", {"aria-label": "reset all sliders"}, "margin-left:8em");
-  reset.textContent = "reset";
-  reset.onclick = () => { model.set("positions", model.get("start")); model.save_changes(); };
-  const error = make(el, "div", {role: "alert"}, "color:#8C1900;white-space:pre-wrap");
-  const complain = () => { error.textContent = model.get("error"); };
-  model.on("change:positions", show);
-  model.on("change:error", complain);
-  show();
-  complain();
-}
-export default { render };
-"""
+_CONTROLS = (resources.files("bregman.suite.plots") / "controls.js").read_text()
 
 # no element needs a name and no script runs at loading, so it works wherever handlers may run
 _ANIMATION = """<figure style="margin:0" data-frames="{frames}">
@@ -149,10 +91,11 @@ class Controls(anywidget.AnyWidget):
     sliders: traitlets.List[Any] = traitlets.List().tag(sync=True)
     start: traitlets.List[Any] = traitlets.List().tag(sync=True)
     positions: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    wait = traitlets.Int(0).tag(sync=True)
     error = traitlets.Unicode("").tag(sync=True)
 
 
-def explore(draw: Callable[..., Figure], alt: str, **sliders: Slider) -> None:
+def explore(draw: Callable[..., Figure], alt: str, wait: int = 0, **sliders: Slider) -> None:
     """Show a figure, and below it sliders that redraw it.
 
     The layout stays that of the first drawing; the limits of the axes are ``draw``'s to fix. An
@@ -161,6 +104,7 @@ def explore(draw: Callable[..., Figure], alt: str, **sliders: Slider) -> None:
     Args:
         draw: from the sliders' values, by name, to a figure.
         alt: what the first figure shows, for those who do not see it.
+        wait: milliseconds for which the sliders rest before it is drawn, where that takes long.
         sliders: by the name of the argument of ``draw``.
 
     Raises:
@@ -173,6 +117,7 @@ def explore(draw: Callable[..., Figure], alt: str, **sliders: Slider) -> None:
         sliders=[{"label": s.label, "texts": s.texts} for s in sliders.values()],
         start=start,
         positions=start,
+        wait=wait,
     )
     layout: list[Any] = []
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bregman.suite.experiments import WIDTHS
+from bregman.suite.plots.browser import browse, path, paths
 from bregman.suite.plots.grammar import algorithm, few_ticks, legend, panels, styled
 from bregman.suite.plots.style import GRAY, PALETTE
 
@@ -35,11 +36,7 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         A panel per kind of number, with the standard deviation over the seeds. Numbers that were
         not measured are left out; those that are far off carry the name of their run.
     """
-    numbers = table.reset_index().dropna(subset="ours").rename(columns={"run": "label"})
-    kinds = runs.drop_duplicates([*KEYS, "label"])
-    kinds = kinds.assign(algorithm=[algorithm(run) for _, run in kinds.iterrows()])
-    numbers = numbers.merge(kinds[[*KEYS, "label", "algorithm"]], on=[*KEYS, "label"])
-    numbers["artifact"] = numbers["artifact"].str.replace(r" \(.*", "", regex=True)
+    numbers = _numbers(table, runs)
     fig, axes = panels(2, 3, 5.4)
     for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
         chosen = numbers[numbers["measure"].isin(measures)]
@@ -63,20 +60,57 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     return fig
 
 
+def browse_numbers(table: pd.DataFrame, runs: pd.DataFrame) -> None:
+    """The same in motion: each point says which number it is; see ``paper_against_ours``."""
+    numbers = _numbers(table, runs)
+    views = []
+    for name, measures, log, _ in PANELS:
+        chosen = numbers[numbers["measure"].isin(measures)]
+        plain = name.replace(r"$\ell_1$", "ℓ1")
+        limits = _limits(chosen, log) if len(chosen) else None
+        views.append(paths(
+            (path(f"{row.artifact}, {row.label}, {row.measure}", {"color": PALETTE[row.algorithm]},
+                  [row.ours], [row.paper], f" ± {row.std:.2g}" if row.std > 0 else "",
+                  **{"where": row.artifact, "algorithm": row.algorithm})
+             for row in chosen.itertuples()),
+            "the paper's", f"ours: {plain}", {"numbers": plain},
+            log="xy" if log else "", xlim=limits, ylim=limits, diagonal=True,
+        ))  # fmt: skip
+    browse(
+        views,
+        "The paper's numbers to the right and ours up; on the line both are equal.",
+        one=("numbers",),
+        many=("where", "algorithm"),
+    )
+
+
+def _numbers(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """What was measured, with the algorithm of its run."""
+    numbers = table.reset_index().dropna(subset="ours").rename(columns={"run": "label"})
+    kinds = runs.drop_duplicates([*KEYS, "label"])
+    kinds = kinds.assign(algorithm=[algorithm(run) for _, run in kinds.iterrows()])
+    numbers = numbers.merge(kinds[[*KEYS, "label", "algorithm"]], on=[*KEYS, "label"])
+    numbers["artifact"] = numbers["artifact"].str.replace(r" \(.*", "", regex=True)
+    return numbers
+
+
 def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
     """The same limits on both axes, and the line of equal numbers."""
-    spread = numbers["std"].fillna(0)
-    ends = numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread
-    low, high = (end(map(end, ends)) for end in (min, max))
-    if ax.get_xscale() == "log":
-        limits = (low / 1.3, high * 1.3)
-    else:
-        pad = max(0.08 * (high - low), 1e-3)
-        limits = (low - pad, high + pad)
+    log = ax.get_xscale() == "log"
+    limits = _limits(numbers, log)
+    if not log:
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(5))
     ax.set(xlim=limits, ylim=limits)
     ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
+
+
+def _limits(numbers: pd.DataFrame, log: bool) -> tuple[float, float]:
+    spread = numbers["std"].fillna(0)
+    ends = numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread
+    low, high = (float(end(map(end, ends))) for end in (min, max))
+    pad = max(0.08 * (high - low), 1e-3)
+    return (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
 
 
 def _names(ax: Axes, numbers: pd.DataFrame) -> None:

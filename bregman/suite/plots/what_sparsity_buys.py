@@ -1,11 +1,14 @@
 """Figures of notebook 11: targets, accuracy at equal density, frozen steps, cost of training."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
+from bregman.suite.plots.browser import browse, path, paths
 from bregman.suite.plots.grammar import (
     Look,
     curve,
@@ -98,6 +101,39 @@ def accuracy_at_density(results: Results) -> Figure:
         few_ticks(ax.xaxis)
     legend(fig, {**{method: {**look, "ms": 4} for method, look in METHODS.items()}, "dense": DENSE})
     return fig
+
+
+def browse_costs(results: Results) -> None:
+    """Every run as a point: what it is good for and what it costs, over density or frozen steps.
+
+    Args:
+        results: of the experiment ``what_sparsity_buys``.
+    """
+    across = {"density": ("n_total_pct", "Non-Zero Weights [%]", {"log": "x"}),
+              "frozen steps": ("frozen_steps", "Frozen Steps m", {})}  # fmt: skip
+    summary = results.summary.assign(
+        quality=results.summary["test_acc_pct"].fillna(results.summary["ssim"])
+    )
+    up = {"quality": "Test Accuracy [%] or SSIM", "flops_pct": "FLOPs [% of Dense]",
+          "seconds": "Seconds"}  # fmt: skip
+    methods = dict(zip(summary["strategy"].unique(), itertools.cycle(SEQUENCE)))
+    browse(
+        (
+            paths(
+                (path(f"{run.label}, seed {run.seed}", {"color": methods[run.strategy]},
+                      [getattr(run, measure)], [getattr(run, column)], method=run.strategy,
+                      seed=run.seed)
+                 for run in rows.itertuples()),
+                x_name, name, {"runs": artifact, "across": x}, **axes,
+            )
+            for artifact, rows in summary.groupby("artifact")
+            for x, (column, x_name, axes) in across.items()
+            for measure, name in up.items()
+        ),
+        "Accuracy, FLOPs and seconds of each run, over its density or its number of frozen steps.",
+        one=("runs", "across"),
+        many=("method", "seed"),
+    )  # fmt: skip
 
 
 @styled

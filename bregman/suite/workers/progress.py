@@ -23,6 +23,8 @@ def progress(name: str, epochs: int) -> Any:
         epochs: in all.
     """
     look = {"desc": name, "total": epochs, "unit": "epoch", "smoothing": 0.05, "leave": False}
+    # no bar for what takes a second: each would stay in the notebook as a dead widget
+    look["delay"] = 2
     if sys.stderr.isatty() or issubclass(tqdm, NotebookBar):
         return tqdm(**look)
     bar_format = "  {desc}: {n_fmt}/{total_fmt} epochs, {elapsed} so far, {remaining} left"
