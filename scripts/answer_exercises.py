@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from bregman.layers import weight_layers
+from bregman.layers import weights
 from bregman.suite import experiments
 from bregman.suite.experiments import Results, cifar10_resnet, recipe
 from bregman.suite.experiments.measures import sparsity
@@ -73,9 +73,9 @@ def gradients() -> Answer:
     if parts.task.transform is not None:
         inputs = parts.task.transform(inputs, torch.Generator().manual_seed(0))
     parts.task.loss(parts.model(inputs), targets).backward()
-    for i, (_, layer) in enumerate(weight_layers(parts.model), start=1):
-        rows = layer.weight.grad.norm(dim=1)
-        alive = float((layer.weight != 0).any(dim=1).sum())
+    for i, weight in enumerate((w.parameter for w in weights(parts.model)), start=1):
+        rows = weight.grad.norm(dim=1)
+        alive = float((weight != 0).any(dim=1).sum())
         yield (
             f"into layer {i + 1}",
             {
