@@ -61,11 +61,11 @@ test: setup
 	$(BIN)/mypy
 	$(PYTEST) -m "not more and not attack"
 
-test-more: .venv/loops
+test-more: .venv/more
 	$(PYTEST) -m more
 
-.venv/loops: .venv/ready
-	$(PIP) --editable ".[suite,dev,loops]"
+.venv/more: .venv/ready
+	$(PIP) --editable ".[suite,dev,loops,site]"
 	touch $@
 
 attack: setup
