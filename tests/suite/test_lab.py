@@ -117,7 +117,7 @@ def test_from_the_start_to_a_notebook_that_runs_and_moves(lab, page):
     wait(page, "seen.errors.length || seen.executed && seen.ready")
     assert not page.evaluate(SEEN)["errors"]
 
-    slider = page.locator(".jp-OutputArea input[type=range]").first
+    slider = page.get_by_role("slider", name="λ", exact=True).first
     slider.scroll_into_view_if_needed()
     # looked up each time: an update is another element
     shown = "(slider) => slider.closest('.jp-CodeCell').querySelector('.jp-OutputArea img').src"
