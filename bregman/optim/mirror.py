@@ -63,14 +63,18 @@ class BregmanOptimizer(RegularizedOptimizer):
         states = [self.state[p] for p in params]
         for p, state in zip(params, states, strict=True):
             if "subgrad" not in state:
-                state["subgrad"] = _initial_subgrad(p, group)
-                self._unmoved |= {p}
+                self._begin(group, p, state)
             for key in zeros:
                 if key not in state:
                     state[key] = _zeros(p)
         if not self._told and not torch.compiler.is_compiling():
             self._tell_of_edits(group, params, states)
         return states
+
+    @torch._disable_dynamo  # some versions can't compile what changes the optimizer
+    def _begin(self, group: Group, p: Tensor, state: State) -> None:
+        state["subgrad"] = _initial_subgrad(p, group)
+        self._unmoved |= {p}
 
     def _read_off(self, group: Group, params: list[Tensor], states: list[State]) -> None:
         """Give parameters the theta of their v."""
