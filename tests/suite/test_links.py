@@ -2,10 +2,14 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import pytest
 
+from bregman.suite import notebooks
+from bregman.suite.pages.navigation import write_navigation
+from bregman.suite.pages.render import titles
 from bregman.suite.paths import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -45,3 +49,35 @@ def test_a_notebook_leads_to_its_neighbours_at_both_ends(path):
     for way in ways:
         assert [n for n in neighbours if f"]({n})" in way] == neighbours
         assert i == 0 or "](00_start.ipynb)" in way
+
+
+def ways_of(path):
+    cells = json.loads(path.read_text())["cells"]
+    return ["".join(c["source"]) for c in cells if "navigation" in c["metadata"].get("tags", [])]
+
+
+def test_a_new_notebook_is_led_to_and_the_others_stay_as_they_are(tmp_path, monkeypatch):
+    for path in NOTEBOOKS[:4]:
+        shutil.copy(path, tmp_path)
+    new = tmp_path / "04_new.ipynb"
+    new.write_text(NOTEBOOKS[6].read_text())
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
+    write_navigation(titles())
+    assert (
+        ways_of(new)
+        == [
+            "[← 03 Convergence theory, seen step by step](03_convergence_theory.ipynb) · "
+            "[Start](00_start.ipynb)"
+        ]
+        * 2
+    )
+    last = ways_of(tmp_path / NOTEBOOKS[3].name)
+    assert all(way.endswith("[04 Momentum and AdaBreg on MNIST →](04_new.ipynb)") for way in last)
+    for path in NOTEBOOKS[:3]:
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+    # but for the way, it is the same file
+    before = json.loads(NOTEBOOKS[3].read_text())
+    after = json.loads((tmp_path / NOTEBOOKS[3].name).read_text())
+    for cells in (before["cells"], after["cells"]):
+        cells[:] = [c for c in cells if "navigation" not in c["metadata"].get("tags", [])]
+    assert after == before

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from bregman.suite.pages.measured import RESULTS, SCALES, markdown, number, stored_runs
+from bregman.suite.pages.measured import RESULTS, STORED_AT, markdown, number, stored_runs
 
 # what tells the settings of one experiment apart; the others are in the run's file
 SETTINGS = ("network", "optimizer", "lr", "lam", "lam_conv", "skip_lam", "momentum", "gain",
@@ -26,7 +26,7 @@ def tables() -> dict[str, pd.DataFrame]:
     """The table of each experiment and search, by its folder under results/."""
     return {
         f"{scale}/{path.parent.name}": pd.read_csv(path)
-        for scale in SCALES
+        for scale in STORED_AT
         for path in sorted((RESULTS / scale).glob("*/summary.csv"))
     }
 

@@ -13,7 +13,7 @@ from bregman.suite.paths import ROOT
 
 RESULTS = ROOT / "results"
 # those whose runs are kept
-SCALES = ("paper", "narrow")
+STORED_AT = ("paper", "narrow")
 
 DIGITS = {"ssim": 3, "degraded_ssim": 3, "psnr": 1, "degraded_psnr": 1, "l1_norm": 0,
           "flops_pct": 1, "minutes": 0, "hours": 1}  # fmt: skip
@@ -207,7 +207,9 @@ def paper(artifact: str, optimizer: str, measure: str, strategy: str | None = No
 def stored_runs() -> pd.DataFrame:
     """Every run in the stores of the large scales: file, config, result and what made it."""
     rows = []
-    for path in sorted(path for scale in SCALES for path in RESULTS.glob(f"{scale}/runs/*.json")):
+    for path in sorted(
+        path for scale in STORED_AT for path in RESULTS.glob(f"{scale}/runs/*.json")
+    ):
         run = json.loads(path.read_text())
         environment = {name: run["environment"][name] for name in ("commit", "date", "device")}
         rows.append({

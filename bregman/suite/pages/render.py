@@ -1,5 +1,7 @@
 """Fills the templates of the pages."""
 
+import re
+
 import nbformat
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -46,6 +48,16 @@ def titles() -> dict[str, tuple[str, str]]:
     return found
 
 
+def first_sentences() -> dict[str, str]:
+    """From a notebook's name without its number to the first sentence of what is done in it."""
+    found = {}
+    for name, path in notebooks.find().items():
+        opening = nbformat.read(path, as_version=4).cells[0].source
+        does = re.search(r"What you'll do\W+(.*?)\.(\s|$)", opening)
+        found[name] = does.group(1) if does else ""
+    return found
+
+
 def other_pages() -> dict[str, str]:
     """From the file to the heading of the pages under docs/ that README does not name itself."""
     named = ("architecture", "glossary", "results", "verdicts", "performance", "runs")
@@ -86,6 +98,7 @@ def render(page: str) -> str:
         figure_2=figure_2,
         guesses=guesses,
         notebooks=titles(),
+        first_sentences=first_sentences(),
         other_pages=other_pages(),
         buttons=launch.buttons(launch.repository()),
     )
