@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bregman.checks import check
-from bregman.layers import Weight, modes_kept, weights
+from bregman.layers import Weight, modes_kept, weights, whole
 
 Unit = Literal["entry", "kernel"]
 
@@ -78,7 +78,7 @@ def largest_threshold(
     check(0 < resolution < 1, "resolution", "in (0, 1)", resolution)
     found = _thresholded(model)
     check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
-    candidates = torch.cat([_sizes(weight, conv).flatten() for weight in found])
+    candidates = torch.cat([whole(_sizes(weight, conv)).flatten() for weight in found])
     candidates = candidates[candidates > 0].sort().values
     saved = deepcopy(model.state_dict())
 
