@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
@@ -41,8 +42,13 @@ _SET_DATA = vars(torch._C.TensorBase)["data"].__set__
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Here restricted tensors are ordinary ones, and nothing is recorded."""
-    with torch.inference_mode(False), torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
+    """Here restricted tensors are ordinary ones, and nothing is recorded or transformed."""
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        torch._C.DisableTorchFunctionSubclass(),
+        temporarily_clear_interpreter_stack(),
+    ):
         yield
 
 
@@ -201,7 +207,9 @@ class Restriction:
         def dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return func(x, weight, bias, *rest, **options)
 
-        if self.way is None or not torch.is_grad_enabled() or isinstance(x, Restricted):
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None  # by torch.func
+        dense_here = transformed or not torch.is_grad_enabled() or isinstance(x, Restricted)
+        if self.way is None or dense_here:
             return None
         with torch._C.DisableTorchFunctionSubclass():
             if not self.frozen:
