@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -132,7 +132,8 @@ def _paths(model: nn.Module, graph: fx.Graph | None) -> Iterator[_Path]:
         while node not in seen and (module := _entry(node, model)) is not None:
             # activations may be used more than once
             once = node.op != "call_module" or often[node.target] == 1
-            if type(module) in (*LAYERS, *_NORMS) and not (once and read.isdisjoint(_own(module))):
+            once &= read.isdisjoint([*module.parameters(), *module.buffers()])
+            if type(module) in (*LAYERS, *_NORMS) and not once:
                 break
             seen.add(node)
             path.append(module)
@@ -140,10 +141,6 @@ def _paths(model: nn.Module, graph: fx.Graph | None) -> Iterator[_Path]:
                 break
             node = next(iter(node.users))
         yield path
-
-
-def _own(module: nn.Module) -> Iterator[Tensor]:
-    return chain(module.parameters(), module.buffers())
 
 
 def _entry(node: fx.Node, model: nn.Module) -> nn.Module | None:

@@ -67,10 +67,8 @@ def sparse_init_(
     for weight in drawn:
         name, shape = f"layer {weight.name!r}", tuple(weight.parameter.shape)
         check(0 not in shape, name, "of at least one weight", shape)
-        check(weight.parameter.is_floating_point(), name, "real", weight.parameter.dtype)
-        check(
-            not hasattr(weight.parameter, "placements"), name, "drawn before it is sharded", shape
-        )
+        plain = weight.parameter.is_floating_point() and not hasattr(weight.parameter, "placements")
+        check(plain, name, "real, and drawn before it is sharded", weight.parameter.dtype)
     for weight in trained:
         if weight.shared:
             names = [repr(name) for name in (weight.name, *(name for name, _ in weight.shared))]

@@ -142,19 +142,15 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
         norm.momentum = len(args[0]) / seen[norm]
 
     hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
-    done = False
     try:
         with modes_kept(model), torch.no_grad():
             model.train()
             for batch in _of_two_or_more(batches):
                 model(batch)
-                done = True
     finally:
         for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
             hook.remove()
             norm.momentum = momentum
-    if not done:
-        raise ValueError("batches must hold at least one batch, got none")
 
 
 def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
@@ -166,8 +162,9 @@ def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Te
             held = batch
         elif len(batch):
             held = batch if held is None else torch.cat((held, batch))
-    if held is not None:
-        yield held
+    if held is None:
+        raise ValueError("batches must hold at least one batch, got none")
+    yield held
 
 
 def _thresholded(model: nn.Module) -> list[Weight]:

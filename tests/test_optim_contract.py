@@ -647,7 +647,7 @@ def test_a_state_of_parameters_in_another_order_is_refused(cls, options, shapes)
     other = cls([b, a], lr=0.01, reg=L1(0.01), **options)
     other.load_state_dict(optimizer.state_dict())
     before = [p.detach().clone() for p in (a, b)]
-    with pytest.raises(ValueError, match=r"of the parameters' shapes.*another order"):
+    with pytest.raises(ValueError, match="state must be of the parameter's shape"):
         descend(other, 1)
     assert all(map(torch.equal, before, (a, b)))
 
@@ -658,7 +658,7 @@ def test_data_of_another_shape_is_refused(cls, options):
     optimizer = cls([p], lr=0.01, reg=L1(0.01), **options)
     descend(optimizer, 1)
     p.grad, p.data = None, torch.ones(4)
-    with pytest.raises(ValueError, match=r"got \(4, 4\) for \(4,\)"):
+    with pytest.raises(ValueError, match=r"shape, \(4,\), got torch.Size\(\[4, 4\]\)"):
         descend(optimizer, 1)
 
 

@@ -147,6 +147,6 @@ def test_two_processes_do_as_one(tmp_path):
         # no cycle: nothing waits, and it is said
         torch.testing.assert_close(found["cycle"], first["LinBreg", "l1"], rtol=0, atol=0)
         assert found["paths"] == dict.fromkeys("03", "dense: its weight is a DTensor")
-        assert "layer '0' must be drawn before it is sharded" in found["sparse_init_"]
+        assert "layer '0' must be real, and drawn before it is sharded" in found["sparse_init_"]
         assert "regularized parameters are whole, got [(3, 2, 2, 2)" in found["SparsityTarget"]
         assert "has a forward hook, FSDPState" in found["compact"]

@@ -42,13 +42,8 @@ _SET_DATA = vars(torch._C.TensorBase)["data"].__set__
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Here restricted tensors are ordinary ones, and nothing is recorded or transformed."""
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        torch._C.DisableTorchFunctionSubclass(),
-        temporarily_clear_interpreter_stack(),
-    ):
+    """Here restricted tensors are ordinary ones, and nothing is recorded."""
+    with torch.inference_mode(False), torch.no_grad(), torch._C.DisableTorchFunctionSubclass():
         yield
 
 
@@ -160,7 +155,7 @@ class Restriction:
         """Bring the whole tensors up to date."""
         self._edited |= self.whole._version != self._version
         if self._ahead:
-            with plain():
+            with plain(), temporarily_clear_interpreter_stack():  # of torch.func
                 self.support.prolong(self.part, self.whole)
                 for _, whole, part in self._states.values():
                     self.support.prolong(part, whole)

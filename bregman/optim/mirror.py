@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bregman.checks import check
 from bregman.optim.base import Group, RegularizedOptimizer, State, precision
 from bregman.optim.proxes import prox_together, write_prox
 
@@ -66,11 +67,9 @@ class BregmanOptimizer(RegularizedOptimizer):
             for key in zeros:
                 if key not in state:
                     state[key] = _zeros(p)
-            if state["subgrad"].shape != p.shape:
-                raise ValueError(
-                    f"state must be of the parameters' shapes, got {tuple(state['subgrad'].shape)} "
-                    f"for {tuple(p.shape)}: the parameters have another order, or data, than before"
-                )
+            # states of another order, data that was replaced: both could be broadcast
+            shape = state["subgrad"].shape
+            check(shape == p.shape, "state", f"of the parameter's shape, {tuple(p.shape)}", shape)
         if not self._told and not torch.compiler.is_compiling():
             self._tell_of_edits(group, params, states)
         return states
