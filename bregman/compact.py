@@ -5,6 +5,7 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
@@ -32,7 +33,7 @@ _FUNCTIONS: dict[Any, Callable[..., nn.Module]] = {
     ),
 }
 Model = TypeVar("Model", bound=nn.Module)
-_Path = list[tuple[str, nn.Module]]  # with the names of modules; of functions ""
+_Path = list[nn.Module]
 
 
 @torch.no_grad()
@@ -60,33 +61,37 @@ def compact(model: Model) -> Model:
     Raises:
         TypeError: there is no chain of two layers.
         ValueError: a module has forward hooks, a parametrization or a ``forward`` that was put in
-            the place of its own; it is named.
+            the place of its own; it is named. Or the model's forward reads sizes of its layers.
     """
     model.state_dict()  # a cycle of Multilevel ends
     for name, module in model.named_modules():
         if found := altered(module):
             raise ValueError(f"module {name!r}, {type(module).__name__}, has {found}; remove it")
     made = copy.deepcopy(model)
-    chains = [chain for path in _paths(made) for chain in _chains(path)]
-    if not chains:
+    graph = _graph(made)
+    paths = [part for path in _paths(made, graph) for part in _chains(path)]
+    if not paths:
         raise TypeError(
             f"{type(model).__name__} has no chain of layers that can be seen: allowed are linear "
             "and convolution layers without groups, between them element-wise activations, "
             "pooling, Dropout, batch normalization with running statistics and Flatten, in a "
             "forward of one input that torch.fx can trace"
         )
-    for chain in chains:
-        for name, layer in _smaller(chain):
-            made.set_submodule(name, layer)
+    smaller = {old: new for path in paths for old, new in _smaller(path)}
+    for name, module in list(made.named_modules(remove_duplicate=False)):
+        if module in smaller:
+            made.set_submodule(name, smaller[module])
+    if str(_graph(made)) != str(graph):
+        raise ValueError(f"the forward of {type(model).__name__} reads the sizes of its layers")
     return made
 
 
 def _chains(path: _Path) -> list[_Path]:
     """The parts of a path from one layer on to another, where each is fed by the one before."""
-    weighted = [i for i, (_, layer) in enumerate(path) if type(layer) in LAYERS]
+    weighted = [i for i, layer in enumerate(path) if type(layer) in LAYERS]
     ends: list[tuple[int, int]] = []
     for before, i in pairwise(weighted):
-        first, *between, second = (layer for _, layer in path[before : i + 1])
+        first, *between, second = path[before : i + 1]
         # batch normalization without running statistics is another function of each batch
         norms = {type(m) for m in between if type(m) in _NORMS and m.running_mean is not None}
         ungrouped = getattr(first, "groups", 1) == 1
@@ -96,55 +101,62 @@ def _chains(path: _Path) -> list[_Path]:
     return [path[start : end + 1] for start, end in ends]
 
 
-def _paths(model: nn.Module) -> Iterator[_Path]:
+def _graph(model: nn.Module) -> fx.Graph | None:
+    """What the model does in eval mode, None if that can't be traced."""
+    if len(inspect.signature(model.forward).parameters) > 1:
+        return None  # which of them are given may change how modules hang together
+    try:
+        with modes_kept(model):
+            return fx.Tracer().trace(model.eval())
+    except Exception:  # whatever a forward does with what is no tensor
+        return None
+
+
+def _paths(model: nn.Module, graph: fx.Graph | None) -> Iterator[_Path]:
     """What is called on the output of the one before, which nothing else gets."""
-    for name, layer in model.named_modules():
+    places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
+    layer: Any
+    for layer in model.modules():
         if type(layer) in _FEEDFORWARD:
             own = isinstance(layer.activation, nn.Module)
             act = layer.activation if own else _FUNCTIONS.get(layer.activation, nn.Module)()
-            before, after = (f"{name}.{i}".removeprefix(".") for i in ("linear1", "linear2"))
-            yield [(before, layer.linear1), ("", act), (after, layer.linear2)]
-    if len(inspect.signature(model.forward).parameters) > 1:
-        return  # which of them are given may change how modules hang together
-    try:
-        with modes_kept(model):
-            graph = fx.Tracer().trace(model.eval())
-    except Exception:  # whatever a forward does with what is no tensor
-        return
+            if places[layer.linear1] == places[layer.linear2] == places[layer]:
+                yield [layer.linear1, act, layer.linear2]
+    nodes = () if graph is None else graph.nodes
     # modules that are used twice, or whose weights are used elsewhere
-    often = Counter(n.target for n in graph.nodes if n.op == "call_module")
-    read = {n.target.rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
+    often = Counter(n.target for n in nodes if n.op == "call_module")
+    read = {attrgetter(n.target)(model) for n in nodes if n.op == "get_attr"}
     seen: set[fx.Node] = set()
-    for node in graph.nodes:
+    for node in nodes:
         path: _Path = []
-        while node not in seen and (entry := _entry(node, model)) is not None:
+        while node not in seen and (module := _entry(node, model)) is not None:
             # activations may be used more than once
-            once = often[entry[0]] == 1 and entry[0] not in read
-            if type(entry[1]) in (*LAYERS, *_NORMS) and not once:
+            once = node.op != "call_module" or often[node.target] == 1
+            once &= read.isdisjoint([*module.parameters(), *module.buffers()])
+            if type(module) in (*LAYERS, *_NORMS) and not once:
                 break
             seen.add(node)
-            path.append(entry)
+            path.append(module)
             if len(node.users) != 1:
                 break
             node = next(iter(node.users))
         yield path
 
 
-def _entry(node: fx.Node, model: nn.Module) -> tuple[str, nn.Module] | None:
+def _entry(node: fx.Node, model: nn.Module) -> nn.Module | None:
     if len(node.args) == 0 or node.all_input_nodes != [node.args[0]]:
         return None
     if node.op == "call_module":
         alone = len(node.args) == 1 and not node.kwargs
-        return (str(node.target), model.get_submodule(str(node.target))) if alone else None
+        return model.get_submodule(str(node.target)) if alone else None
     try:
-        return "", _FUNCTIONS[node.target](*node.args[1:], **node.kwargs)
+        return _FUNCTIONS[node.target](*node.args[1:], **node.kwargs)
     except (KeyError, TypeError):
         return None
 
 
-def _smaller(path: _Path) -> Iterator[tuple[str, nn.Module]]:
+def _smaller(layers: _Path) -> Iterator[tuple[nn.Module, nn.Module]]:
     """What takes the places of the layers in a path that feed one another."""
-    names, layers = zip(*path, strict=True)
     weighted = [i for i, layer in enumerate(layers) if type(layer) in LAYERS]
     weights, biases = _fold_constants(layers[: weighted[-1] + 1])
     kept = torch.arange(len(biases[weighted[-1]]))
@@ -159,8 +171,8 @@ def _smaller(path: _Path) -> Iterator[tuple[str, nn.Module]]:
             weight = columns[:, kept].reshape(len(weight), -1, *weight.shape[2:])
             for j in range(before + 1, i):
                 if type(layers[j]) in _NORMS:
-                    yield names[j], _with_features(layers[j], kept, len(biases[before]))
-        yield names[i], _with_weights(layers[i], weight, bias)
+                    yield layers[j], _with_features(layers[j], kept, len(biases[before]))
+        yield layers[i], _with_weights(layers[i], weight, bias)
 
 
 def _fold_constants(layers: Sequence[Any]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bregman.checks import check
-from bregman.layers import Weight, modes_kept, weights
+from bregman.layers import Weight, modes_kept, weights, whole
 
 
 def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
@@ -98,11 +98,11 @@ class _Products(TorchDispatchMode):
         """
         found: dict[Weight, bool] = {}
         for x in reversed(tensors):
-            for weight, whole in self.places.get(_storage(x), ()):
+            for weight, place in self.places.get(_storage(x), ()):
                 # several may lie in one storage
-                inside = x.storage_offset() - whole.storage_offset()
-                if 0 <= inside < whole.numel():
-                    found[weight] = whole is weight.parameter
+                inside = x.storage_offset() - place.storage_offset()
+                if 0 <= inside < place.numel():
+                    found[weight] = place is weight.parameter
         return sorted(found, key=lambda weight: not found[weight])
 
 
@@ -114,6 +114,6 @@ def _storage(x: Tensor) -> int:
 def layer_densities(model: nn.Module) -> dict[str, float]:
     """The share of non-zero entries of each weight, in [0, 1], by names as in ``forward_flops``."""
     return {
-        weight.name: int(weight.value.count_nonzero()) / max(weight.parameter.numel(), 1)
+        weight.name: int(whole(weight.value).count_nonzero()) / max(weight.parameter.numel(), 1)
         for weight in weights(model)
     }

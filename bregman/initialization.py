@@ -46,8 +46,9 @@ def sparse_init_(
             device, so a CPU generator gives the same weights on every device.
 
     Raises:
-        ValueError: an argument is out of range, a weight has no entries, a parametrization can't
-            hold zeros, or module has no linear or convolution layer that could be drawn.
+        ValueError: an argument is out of range, a weight has no entries, is complex or sharded, a
+            parametrization can't hold zeros, or module has no linear or convolution layer that
+            could be drawn.
 
     Warns:
         UserWarning: a layer drew no non-zero weight at all, or a weight is shared; it is named.
@@ -64,8 +65,10 @@ def sparse_init_(
     drawn = [weight for weight in trained if weight.kind != "embedding"]
     check(bool(drawn), "module", "one with a linear or convolution layer", type(module).__name__)
     for weight in drawn:
-        shape = tuple(weight.parameter.shape)
-        check(0 not in shape, f"layer {weight.name!r}", "of at least one weight", shape)
+        name, shape = f"layer {weight.name!r}", tuple(weight.parameter.shape)
+        check(0 not in shape, name, "of at least one weight", shape)
+        plain = weight.parameter.is_floating_point() and not hasattr(weight.parameter, "placements")
+        check(plain, name, "real, and drawn before it is sharded", weight.parameter.dtype)
     for weight in trained:
         if weight.shared:
             names = [repr(name) for name in (weight.name, *(name for name, _ in weight.shared))]

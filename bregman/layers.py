@@ -215,6 +215,12 @@ class Weight:
         return self.kind == "linear" and self._foreign and self.parameter.dim() > 2
 
 
+def whole(x: Tensor) -> Tensor:
+    """A tensor with all its numbers, where processes have shards of it (all of them ask)."""
+    gathered: Tensor = getattr(x, "full_tensor", lambda: x)()
+    return gathered
+
+
 def swap_channels(x: Tensor, groups: int) -> Tensor:
     """(out, in per group, ...) to (in, out per group, ...), and back."""
     split = x.unflatten(0, (groups, x.shape[0] // groups)).transpose(1, 2)

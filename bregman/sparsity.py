@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bregman.checks import check
-from bregman.layers import weights
+from bregman.layers import weights, whole
 
 
 @torch.no_grad()
@@ -32,7 +32,7 @@ def sparsity_summary(model: nn.Module) -> dict[str, Any]:
     Raises:
         ValueError: the model has no such weight, or as in ``weights``.
     """
-    found = [(weight, weight.value) for weight in weights(model)]
+    found = [(weight, whole(weight.value)) for weight in weights(model)]
     check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
     layers = [(weight, value) for weight, value in found if weight.kind != "embedding"]
     neurons = [weight.inputs(value) for weight, value in layers[:1]]

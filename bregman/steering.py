@@ -53,7 +53,7 @@ class SparsityTarget:
 
     Raises:
         ValueError: an argument is out of range, no group has a regularizer, or one has none of
-            blocks (no ``levels``), or lam = 0.
+            blocks (no ``levels``), or lam = 0, or a regularized parameter is sharded.
     """
 
     def __init__(self, optimizer: BregmanOptimizer, density: float, *, every: int = 10) -> None:
@@ -69,6 +69,8 @@ class SparsityTarget:
             group["reg"].levels(torch.ones_like(group["params"][0]))
             check(group["reg"].lam > 0, "lam", "positive to be steered", group["reg"])
         params = [p for group in groups for p in group["params"]]
+        sharded = [tuple(p.shape) for p in params if hasattr(p, "placements")]
+        check(not sharded, "optimizer", "one whose regularized parameters are whole", sharded)
         frozen = sum(int(p.count_nonzero()) for p in params if not p.requires_grad)
         share = frozen / sum(p.numel() for p in params)
         least = f"above {share:.4g}, the share of the frozen weights that are not zero"

@@ -1,16 +1,17 @@
 """Thresholding after training, section 4.5: small weights are set to zero while that is cheap."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bregman.checks import check
-from bregman.layers import Weight, modes_kept, weights
+from bregman.layers import Weight, modes_kept, weights, whole
 
 Unit = Literal["entry", "kernel"]
 
@@ -77,7 +78,7 @@ def largest_threshold(
     check(0 < resolution < 1, "resolution", "in (0, 1)", resolution)
     found = _thresholded(model)
     check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
-    candidates = torch.cat([_sizes(weight, conv).flatten() for weight in found])
+    candidates = torch.cat([whole(_sizes(weight, conv)).flatten() for weight in found])
     candidates = candidates[candidates > 0].sort().values
     saved = deepcopy(model.state_dict())
 
@@ -109,8 +110,9 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
     """Recompute the running statistics of batch normalization, after weights were edited.
 
     They become the mean over all samples, batches weighted by their sizes, whatever the layers'
-    momentum; weights, momentum and modes stay. A model without batch normalization is not even
-    evaluated.
+    momentum; weights, momentum and modes stay. A layer that the model calls several times has the
+    mean over its calls, and one that it does not call keeps what it has. A model without batch
+    normalization is not even evaluated.
 
     Args:
         model: changed in place.
@@ -131,23 +133,24 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
-    seen = 0
+    seen: Counter[nn.Module] = Counter()
+
+    def weigh(norm: Any, args: tuple[Tensor]) -> None:
+        if norm not in seen:
+            norm.reset_running_stats()
+        seen[norm] += len(args[0])
+        norm.momentum = len(args[0]) / seen[norm]
+
+    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
     try:
         with modes_kept(model), torch.no_grad():
             model.train()
             for batch in _of_two_or_more(batches):
-                if not seen:
-                    for norm in norms:
-                        norm.reset_running_stats()
-                seen += len(batch)
-                for norm in norms:
-                    norm.momentum = len(batch) / seen
                 model(batch)
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
+        for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
+            hook.remove()
             norm.momentum = momentum
-    if not seen:
-        raise ValueError("batches must hold at least one batch, got none")
 
 
 def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Tensor]:
@@ -159,8 +162,9 @@ def _of_two_or_more(batches: Iterable[Tensor | Sequence[Tensor]]) -> Iterator[Te
             held = batch
         elif len(batch):
             held = batch if held is None else torch.cat((held, batch))
-    if held is not None:
-        yield held
+    if held is None:
+        raise ValueError("batches must hold at least one batch, got none")
+    yield held
 
 
 def _thresholded(model: nn.Module) -> list[Weight]:
@@ -172,6 +176,7 @@ def _sizes(weight: Weight, conv: Unit) -> Tensor:
     check(conv in get_args(Unit), "conv", f"one of {get_args(Unit)}", conv)
     value = weight.value
     if conv == "kernel" and weight.kind == "conv":
-        sizes = value.flatten(2).square().mean(2).sqrt()
+        # squares of small numbers would be zero, those of large ones infinite
+        sizes = value.flatten(2).double().square().mean(2).sqrt()
         return sizes.view(*sizes.shape, *(1 for _ in value.shape[2:]))
     return value.abs()

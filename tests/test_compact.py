@@ -563,3 +563,70 @@ def test_a_layer_whose_weight_the_forward_reads_stays():
     small = compact(model)
     assert sizes(small) == [(6, 4), (3, 6), (3, 3), (3, 3)]
     assert_same_outputs(model, small, torch.randn(7, 4))
+
+
+class Registered(nn.Module):
+    """Two layers, each under one or two names; the second name is the one that is called."""
+
+    def __init__(self, both):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.again = nn.ModuleList([self.a, self.b] if both else [self.a])
+
+    def forward(self, x):
+        return [*self.again, self.b][1](F.relu(self.again[0](x)))
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_layers_that_are_registered_twice(both):
+    model = remove_rows(Registered(both), 0.5).eval()
+    small = compact(model)
+    assert small.again[0] is small.a
+    assert len(small.a.weight) == 4
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.parameters())
+    assert_same_outputs(model, small, torch.randn(5, 6))
+
+
+def test_a_layer_whose_shared_weight_the_forward_reads_stays():
+    class Reading(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = (nn.Linear(8, 8) for _ in range(3))
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return F.linear(self.c(F.relu(self.b(x))), self.b.weight)
+
+    with pytest.raises(TypeError, match="Reading has no chain"):
+        compact(remove_rows(Reading(), 0.5))
+
+
+def test_a_feed_forward_part_that_is_called_elsewhere_too_stays():
+    class Peeking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.peek = self.encoder.linear1
+
+        def forward(self, x):
+            return self.encoder(x) + self.peek(x)[..., :8]
+
+    with pytest.raises(TypeError, match="Peeking has no chain"):
+        compact(remove_rows(Peeking(), 0.5))
+    layer = remove_rows(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 0.5).eval()
+    twice = nn.Sequential(layer, layer).eval()
+    assert len(compact(twice)[1].linear1.weight) < 16
+    assert_same_outputs(twice, compact(twice), torch.randn(2, 3, 8))
+
+
+def test_a_forward_that_reads_the_sizes_of_its_layers_is_named():
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return self.b(F.relu(self.a(x))).view(-1, self.a.out_features // 4, 4)
+
+    with pytest.raises(ValueError, match="forward of Sized reads the sizes of its layers"):
+        compact(remove_rows(Sized(), 0.5))

@@ -304,3 +304,13 @@ def test_a_weight_without_entries_is_refused_before_anything_changes():
     with pytest.raises(ValueError, match=r"layer '1' must be of at least one weight.*\(4, 0\)"):
         sparse_init_(model, 0.5)
     assert torch.equal(model[0].weight, before)
+
+
+def test_complex_weights_are_refused():
+    layer = nn.Linear(4, 4, dtype=torch.complex64)
+    before = layer.weight.detach().clone()
+    with pytest.raises(
+        ValueError, match=r"layer '' must be real, and drawn .* got torch\.complex64"
+    ):
+        sparse_init_(layer, 0.5)
+    assert torch.equal(layer.weight, before)

@@ -20,6 +20,7 @@ from multilevel_cases import (
     values,
 )
 from torch import nn
+from torch.func import functional_call, grad, jacrev, vmap
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
@@ -72,6 +73,26 @@ LOOKS = {
         minibatch_loss(model, 0), list(model.parameters())
     ),
 }
+
+
+@every_kind
+def test_transforms_of_torch_func(regs, path):
+    model, _, _ = made("AdaBreg", regs, path, 7)
+    other = copy.deepcopy(model)
+
+    def seen(model):
+        given = {name: p.detach() for name, p in model.named_parameters()}
+
+        def loss(given, x):
+            return functional_call(model, given, (x[None],)).square().sum()
+
+        return [
+            vmap(lambda x: model(x[None])[0])(X[:4]),
+            jacrev(model)(X[:2]),
+            *vmap(grad(loss), (None, 0))(given, X[:4]).values(),
+        ]
+
+    assert_close(seen(model), seen(other))
 
 
 @every_kind

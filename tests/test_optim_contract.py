@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from bregman import (
     L1,
@@ -602,6 +603,75 @@ def test_an_edit_through_data_is_not_seen():
     descend(optimizer, 2)
     p.data.mul_(2)
     descend(optimizer, 1)
+
+
+@every_bregman
+def test_data_that_was_replaced_is_told(cls, options):
+    # as prune.remove and vector_to_parameters do
+    model = nn.Sequential(nn.Linear(6, 5))
+    prune.l1_unstructured(model[0], "weight", 0.5)
+    optimizer = cls(model.parameters(), lr=0.01, **options)
+    for k in range(2):
+        optimizer.zero_grad()
+        model(torch.ones(2, 6)).sum().backward()
+        if k:
+            prune.remove(model[0], "weight")
+            with pytest.warns(UserWarning, match=r"shape \(5, 6\) was changed from outside"):
+                optimizer.step()
+        else:
+            optimizer.step()
+
+
+@every_bregman
+def test_empty_parameters_may_be_edited(cls, options):
+    p, q = nn.Parameter(torch.zeros(0, 3)), parameter(4)
+    optimizer = cls([p, q], lr=0.01, **options)
+    for _ in range(3):
+        descend(optimizer, 1)
+        with torch.no_grad():
+            p.zero_()
+
+
+# ---------------------------------------------------------------------------------------------
+# States and parameters of other shapes, and parameters that are one memory
+# ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shapes", [[(4, 4), (4,)], [(1, 4), (4,)], [(4,), (1, 4)]])
+@every_bregman
+def test_a_state_of_parameters_in_another_order_is_refused(cls, options, shapes):
+    # all of these can be broadcast
+    a, b = (parameter(*shape) for shape in shapes)
+    optimizer = cls([a, b], lr=0.01, reg=L1(0.01), **options)
+    descend(optimizer, 1)
+    other = cls([b, a], lr=0.01, reg=L1(0.01), **options)
+    other.load_state_dict(optimizer.state_dict())
+    before = [p.detach().clone() for p in (a, b)]
+    with pytest.raises(ValueError, match="state must be of the parameter's shape"):
+        descend(other, 1)
+    assert all(map(torch.equal, before, (a, b)))
+
+
+@every_bregman
+def test_data_of_another_shape_is_refused(cls, options):
+    p = parameter(4, 4)
+    optimizer = cls([p], lr=0.01, reg=L1(0.01), **options)
+    descend(optimizer, 1)
+    p.grad, p.data = None, torch.ones(4)
+    with pytest.raises(ValueError, match=r"shape, \(4,\), got torch.Size\(\[4, 4\]\)"):
+        descend(optimizer, 1)
+
+
+@every_case
+def test_two_parameters_that_are_one_memory_are_refused(cls, options):
+    # each would write the theta of its own v over that of the other
+    first, second = nn.Linear(4, 4), nn.Linear(4, 4)
+    second.weight = nn.Parameter(first.weight)
+    with pytest.raises(ValueError, match=r"one parameter where memory is shared, got \[\(4, 4\)"):
+        cls([*first.parameters(), *second.parameters()], **options)
+    second.weight = first.weight
+    cls([*first.parameters(), second.bias, *nn.LSTM(3, 3).parameters()], **options)
+    cls([nn.Parameter(torch.zeros(0)), nn.Parameter(torch.zeros(0))], **options)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -7,7 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from bregman import L1, AdaBreg, ElasticNet, GroupL12, LinBreg, ProxGD
+from bregman import (
+    L1,
+    AdaBreg,
+    ElasticNet,
+    GroupL12,
+    LinBreg,
+    Multilevel,
+    ProxGD,
+    sparse_init_,
+    sparsity_summary,
+)
+from bregman.compact import compact
+from bregman.flops import layer_densities
+from bregman.steering import SparsityTarget
+from bregman.thresholding import largest_threshold, threshold_
 
 pytestmark = pytest.mark.skipif(
     not torch.distributed.is_available(), reason="torch without distributed"
@@ -55,6 +69,22 @@ def groups(model, linear, conv=None):
     ]
 
 
+def measures(model):
+    """What is measured, and what is found or left by thresholds."""
+    found = [sparsity_summary(model), layer_densities(model)]
+    found.append(largest_threshold(model, lambda m: sparsity_summary(m)["n_total"], 0.2))
+    threshold_(model, 0.2)
+    threshold_(model, 0.3, conv="kernel")
+    return [*found, sparsity_summary(model)]
+
+
+REFUSED = {
+    "sparse_init_": lambda model: sparse_init_(model, 0.1),
+    "SparsityTarget": lambda model: SparsityTarget(LinBreg(model.parameters(), reg=L1(1)), 0.1),
+    "compact": compact,
+}
+
+
 def worker(rank, folder):
     from torch.distributed.fsdp import fully_shard
 
@@ -77,6 +107,19 @@ def worker(rank, folder):
         LinBreg(groups(model, GroupL12(0.05, dim=0)), lr=0.3)
     except ValueError as error:
         results["columns"] = str(error)
+    results["measures"] = measures(model)
+    for name, act in REFUSED.items():
+        try:
+            act(model)
+        except ValueError as error:
+            results[name] = str(error)
+    model = make_model()
+    fully_shard(model, mesh=mesh)
+    optimizer = LinBreg(groups(model, L1(0.1), L1(0.1)), lr=0.3)
+    cycle = Multilevel(model, optimizer, frozen_steps=2)
+    train(model, optimizer)
+    results["cycle"] = [p.full_tensor() for p in model.parameters()]
+    results["paths"] = cycle.paths
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
@@ -99,3 +142,11 @@ def test_two_processes_do_as_one(tmp_path):
     assert "sharded" in first["columns"]
     assert "dim=(0,)" in first["columns"]
     assert first["columns"] == second["columns"]
+    assert first["measures"] == second["measures"] == measures(make_model())
+    for found in (first, second):
+        # no cycle: nothing waits, and it is said
+        torch.testing.assert_close(found["cycle"], first["LinBreg", "l1"], rtol=0, atol=0)
+        assert found["paths"] == dict.fromkeys("03", "dense: its weight is a DTensor")
+        assert "layer '0' must be real, and drawn before it is sharded" in found["sparse_init_"]
+        assert "regularized parameters are whole, got [(3, 2, 2, 2)" in found["SparsityTarget"]
+        assert "has a forward hook, FSDPState" in found["compact"]

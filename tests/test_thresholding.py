@@ -317,3 +317,35 @@ def test_without_a_batch_nothing_changes():
 def test_a_model_without_weights_is_named():
     with pytest.raises(ValueError, match="one with a linear or convolution layer, got 'ReLU'"):
         largest_threshold(nn.ReLU(), lambda m: 1.0, 0.1)
+
+
+def test_statistics_of_layers_that_are_called_twice_or_never():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.twice, self.never = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+
+        def forward(self, x):
+            return self.twice(x) + self.twice(3 * x - 1)
+
+    model, x = Net(), 5 + torch.randn(70, 1)
+    model.never.running_mean.fill_(3)
+    model.twice.running_mean.fill_(torch.nan)
+    refresh_batch_norm_(model, x.split([40, 20, 10]))
+    torch.testing.assert_close(model.twice.running_mean, ((x + 3 * x - 1) / 2).mean(0))
+    assert model.never.running_mean == 3
+    assert not model.twice._forward_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [(torch.float16, 1e-4), (torch.float16, 300), (torch.bfloat16, 1e-30), (torch.float32, 1e30)],
+)
+def test_kernels_whose_squares_are_zero_or_infinite(dtype, size):
+    layer = nn.Conv2d(2, 3, 3).to(dtype)
+    with torch.no_grad():
+        layer.weight.fill_(size)
+        layer.weight[0, 0] *= 2
+    for threshold, kept in ((0, 6), (1.5 * size, 1), (3 * size, 0)):
+        threshold_(layer, threshold, conv="kernel")
+        assert layer.weight.flatten(2).any(2).sum() == kept

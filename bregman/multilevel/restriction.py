@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
@@ -154,7 +155,7 @@ class Restriction:
         """Bring the whole tensors up to date."""
         self._edited |= self.whole._version != self._version
         if self._ahead:
-            with plain():
+            with plain(), temporarily_clear_interpreter_stack():  # of torch.func
                 self.support.prolong(self.part, self.whole)
                 for _, whole, part in self._states.values():
                     self.support.prolong(part, whole)
@@ -201,7 +202,9 @@ class Restriction:
         def dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return func(x, weight, bias, *rest, **options)
 
-        if self.way is None or not torch.is_grad_enabled() or isinstance(x, Restricted):
+        transformed = torch._C._functorch.peek_interpreter_stack() is not None  # by torch.func
+        dense_here = transformed or not torch.is_grad_enabled() or isinstance(x, Restricted)
+        if self.way is None or dense_here:
             return None
         with torch._C.DisableTorchFunctionSubclass():
             if not self.frozen:

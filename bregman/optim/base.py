@@ -1,6 +1,7 @@
 """What the three optimizers share: checked parameter groups, closures, the loop over groups."""
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from operator import is_
 from typing import Any
@@ -34,8 +35,8 @@ class RegularizedOptimizer(Optimizer):
 
         Raises:
             ValueError: a key looks like an option and is none, an option is out of range, a
-                parameter is complex or on the meta device, or the regularizer does not fit a
-                parameter's shape or the way in which it is sharded.
+                parameter is complex or on the meta device, two parameters are one memory, or the
+                regularizer does not fit a parameter's shape or the way in which it is sharded.
         """
         check_keys(type(self).__name__, param_group, self.defaults.keys())
         options = {**self.defaults, **param_group}
@@ -44,6 +45,10 @@ class RegularizedOptimizer(Optimizer):
         try:
             for p in self.param_groups[-1]["params"]:
                 check_parameter(p, options["reg"])
+            params = {p for group in self.param_groups for p in group["params"]}
+            places = Counter(p.data_ptr() for p in params if p.numel())
+            twice = [tuple(p.shape) for p in params if places[p.data_ptr() or -1] > 1]
+            check(not twice, "params", "one parameter where memory is shared", twice)
         except ValueError:
             self.param_groups.pop()
             raise

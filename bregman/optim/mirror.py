@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bregman.checks import check
 from bregman.optim.base import Group, RegularizedOptimizer, State, precision
 from bregman.optim.proxes import prox_together, write_prox
 
@@ -15,8 +15,8 @@ from bregman.optim.proxes import prox_together, write_prox
 class BregmanOptimizer(RegularizedOptimizer):
     """What LinBreg and AdaBreg share: the subgradient variable v and the way back to theta."""
 
-    # by id, torch's counts of changes after the last step; parameters whose v may not have moved
-    _versions: dict[int, int] = {}  # noqa: RUF012 (replaced, never changed)
+    # by id, what moves with changes, after the last step; parameters whose v may not have moved
+    _versions: dict[int, tuple[int, int]] = {}  # noqa: RUF012 (replaced, never changed)
     _unmoved: frozenset[Tensor] = frozenset()
     _told = False
 
@@ -67,6 +67,9 @@ class BregmanOptimizer(RegularizedOptimizer):
             for key in zeros:
                 if key not in state:
                     state[key] = _zeros(p)
+            # states of another order, data that was replaced: both could be broadcast
+            shape = state["subgrad"].shape
+            check(shape == p.shape, "state", f"of the parameter's shape, {tuple(p.shape)}", shape)
         if not self._told and not torch.compiler.is_compiling():
             self._tell_of_edits(group, params, states)
         return states
@@ -96,7 +99,7 @@ class BregmanOptimizer(RegularizedOptimizer):
 
     def _after_updates(self, params: list[Tensor]) -> None:
         if not self._told and not torch.compiler.is_compiling():
-            versions = _versions(params)
+            versions = {id(p): _version(p) for p in params}
             if versions.keys() != self._versions.keys():
                 held = {id(p) for group in self.param_groups for p in group["params"]}
                 versions = {p: n for p, n in self._versions.items() if p in held} | versions
@@ -104,10 +107,10 @@ class BregmanOptimizer(RegularizedOptimizer):
 
     def _tell_of_edits(self, group: Group, params: list[Tensor], states: list[State]) -> None:
         """Warn, once, if a parameter has changed since the last step and is not what v says."""
-        if _versions(params).items() <= self._versions.items():
+        if {id(p): _version(p) for p in params}.items() <= self._versions.items():
             return
         for p, state in zip(params, states, strict=True):
-            if self._versions.get(id(p), p._version) == p._version:
+            if self._versions.get(id(p), _version(p)) == _version(p) or not p.numel():
                 continue
             theta, v = torch.empty_like(p), state["subgrad"]
             mirror_step(group, theta, state)
@@ -124,8 +127,9 @@ class BregmanOptimizer(RegularizedOptimizer):
                 return
 
 
-def _versions(params: list[Tensor]) -> dict[int, int]:
-    return dict(zip(map(id, params), map(attrgetter("_version"), params), strict=True))
+def _version(p: Tensor) -> tuple[int, int]:
+    # torch's count of changes, which is silent where data is replaced
+    return p._version, p.data_ptr()
 
 
 def _zeros(p: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ _WITHOUT_EFFECT = {"momentum": 0, "dampening": 0, "nesterov": False, "amsgrad": 
                    "delta": 1}  # fmt: skip
 # what else options are called
 _SYNONYMS = {"learning_rate": "lr", "tau": "lr", "lam": "reg", "lambda": "reg",
-             "regularizer": "reg", "beta": "momentum", "epsilon": "eps"}  # fmt: skip
+             "regularizer": "reg", "regularization": "reg", "wd": "weight_decay",
+             "beta": "momentum", "epsilon": "eps"}  # fmt: skip
 
 
 def _number(value: Any) -> float:
