@@ -98,4 +98,16 @@ def test_nothing_measured_is_an_empty_figure(folder):
     runs = experiments.stored_summaries("paper")
     figure = figures.paper_against_ours(experiments.beside_paper(runs), runs)
     assert not any(ax.containers for ax in figure.axes)
+    figures.browse_numbers(experiments.beside_paper(runs), runs)
+    plt.close(figure)
+
+
+def test_a_zero_has_no_place_on_logarithmic_axes(folder):
+    runs = [run_of("a", 0, 2.0), run_of("b", 0, 0.0), run_of("c", 0, 0.1), run_of("c", 1, 4.0)]
+    write(folder, "smoke", "fashion_mnist_cnn", runs)
+    runs = experiments.stored_summaries("smoke")
+    figure = figures.paper_against_ours(experiments.beside_paper(runs), runs)
+    assert "b" not in [text.get_text() for text in figure.axes[0].texts]
+    assert figure.get_tightbbox().width < 2 * figure.get_figwidth(), "nothing is written far away"
+    assert min(figure.axes[0].get_xlim()) > 0
     plt.close(figure)

@@ -34,12 +34,13 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
     Returns:
         A panel per kind of number, with the standard deviation over the seeds. Numbers that were
-        not measured are left out; those that are far off carry the name of their run.
+        not measured are left out, and zeros where axes are logarithmic; those that are far off
+        carry the name of their run.
     """
     numbers = _numbers(table, runs)
     fig, axes = panels(2, 3, 5.4)
     for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
-        chosen = numbers[numbers["measure"].isin(measures)]
+        chosen = _panel(numbers, measures, log)
         for (artifact, kind), mine in chosen.groupby(["artifact", "algorithm"], sort=False):
             ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=PALETTE[kind],
                         fmt=MARKERS[artifact], ms=3.5, lw=0.8)  # fmt: skip
@@ -61,11 +62,16 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
 
 
 def browse_numbers(table: pd.DataFrame, runs: pd.DataFrame) -> None:
-    """The same in motion: each point says which number it is; see ``paper_against_ours``."""
+    """The same in motion: each point says which number it is; nothing where nothing was measured.
+
+    See ``paper_against_ours``.
+    """
     numbers = _numbers(table, runs)
+    if numbers.empty:
+        return
     views = []
     for name, measures, log, _ in PANELS:
-        chosen = numbers[numbers["measure"].isin(measures)]
+        chosen = _panel(numbers, measures, log)
         plain = name.replace(r"$\ell_1$", "ℓ1")
         limits = _limits(chosen, log) if len(chosen) else None
         views.append(paths(
@@ -94,6 +100,12 @@ def _numbers(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return numbers
 
 
+def _panel(numbers: pd.DataFrame, measures: list[str], log: bool) -> pd.DataFrame:
+    """Those of one panel: what has a place on its axes."""
+    chosen = numbers[numbers["measure"].isin(measures)]
+    return chosen[chosen["ours"] > 0] if log else chosen
+
+
 def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
     """The same limits on both axes, and the line of equal numbers."""
     log = ax.get_xscale() == "log"
@@ -107,8 +119,9 @@ def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
 
 def _limits(numbers: pd.DataFrame, log: bool) -> tuple[float, float]:
     spread = numbers["std"].fillna(0)
-    ends = numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread
-    low, high = (float(end(map(end, ends))) for end in (min, max))
+    ends = pd.concat([numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread])
+    ends = ends[ends > 0] if log else ends
+    low, high = float(ends.min()), float(ends.max())
     pad = max(0.08 * (high - low), 1e-3)
     return (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
 
