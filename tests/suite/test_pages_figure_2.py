@@ -81,7 +81,7 @@ def test_without_a_run_the_page_says_what_is_missing(written, monkeypatch):
     assert "20 of the splits" in of("The split").evidence
     assert "3 of AdaBreg" in of("smaller step size").evidence
     page = render("docs/figure-2.md")
-    assert "10 wait for runs" in page
+    assert "10 waiting for runs" in page
     assert "not chosen yet" in page
     for words in ("No setting has both runs yet.", "No split was run yet."):
         assert words in page
@@ -138,7 +138,7 @@ def test_with_all_runs_every_verdict_follows_from_its_rule(written, monkeypatch)
     assert row.split(" | ")[2:6] == ["0.056"] * 4
     assert "-0.69" in of("loses more").evidence
     page = render("docs/figure-2.md")
-    assert "0 wait for runs" in page
+    assert "0 waiting for runs" in page
     assert "nan" not in page
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from bregman.suite.experiments import EXPERIMENTS
+from bregman.suite.experiments import EXPERIMENTS, STUDIES
 from bregman.suite.pages.measured import Sample, exists, markdown, number, summary
 from bregman.suite.pages.speed import timings
 from bregman.suite.workers.executors import GRACE_S
@@ -29,11 +29,12 @@ def load() -> Sample:
 
 
 def hours() -> str:
-    """Of each experiment at the large scales, from the stored runs."""
+    """Of each experiment and study at the large scales, from the stored runs."""
     lines = []
-    for name, experiment in EXPERIMENTS.items():
+    for name, experiment in (EXPERIMENTS | STUDIES).items():
         for scale in ("narrow", "paper"):
-            if scale not in experiment.scales:
+            # a study whose settings are still to be chosen has no rows yet
+            if scale not in experiment.scales or not experiment.rows_at(scale):
                 continue
             runs = pd.Series(dtype=float)
             if exists(name, scale):
@@ -43,9 +44,9 @@ def hours() -> str:
             lines.append({
                 "experiment": name,
                 "scale": scale,
-                "runs": len(runs),
-                "hours": number(runs.sum(), 1),
+                "runs": (there := experiment.forecast(scale)).stored,
+                "hours": number(runs.sum(), 1) if len(runs) else "",
                 "longest run [h]": number(runs.max(), 2),
-                "missing": experiment.forecast(scale).missing,
+                "missing": there.missing,
             })  # fmt: skip
     return markdown(lines)
