@@ -174,6 +174,10 @@ class RunStore:
                 f"{lock.lock_file} can't be locked ({error.strerror}); is the folder yours?"
             ) from error
         try:
+            # nobody else writes this run: what stands under temporary names is of one that died,
+            # even if its process still seems to run
+            for path in self.folder.glob(f".{run_name(config)}.*.tmp"):
+                path.unlink(missing_ok=True)
             # another process may just have finished it
             if (run := self.get(config)) is None:
                 identity = {

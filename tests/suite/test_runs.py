@@ -407,6 +407,18 @@ def test_what_dead_processes_left_is_removed(tmp_path):
     assert not elsewhere.exists()
 
 
+def test_what_a_killed_run_left_is_gone_when_it_is_made(tmp_path):
+    # a process that was killed while it wrote lives on until the disk answers
+    store = RunStore(tmp_path)
+    path = store.path(Config())
+    for suffix in (".json", ".ckpt", ".npz"):
+        paths.temporary_path(path.with_suffix(suffix)).touch()
+    store.tidy()
+    assert len(list(tmp_path.iterdir())) == 3
+    store.make(Config(), Counted())
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_temporary_names_differ_between_threads(tmp_path):
     assert len({paths.temporary_path(tmp_path / "x") for _ in range(1000)}) == 1000
 
