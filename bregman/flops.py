@@ -58,10 +58,10 @@ class _Products(TorchDispatchMode):
         super().__init__()
         self.flops = {weight.name: 0 for weight in weights}
         # by storage: a weight, and the part of the storage that is its parameter, or was computed
-        # from that alone: the weight cast, masked or normalized
-        self.places: dict[int, list[tuple[Weight, Tensor]]] = defaultdict(list)
+        # from that alone: the weight cast, masked or normalized; several that were joined
+        self.places: dict[int, list[tuple[tuple[Weight, ...], Tensor]]] = defaultdict(list)
         for weight in weights:
-            self.places[_storage(weight.parameter)].append((weight, weight.parameter))
+            self.places[_storage(weight.parameter)].append(((weight,), weight.parameter))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -74,36 +74,44 @@ class _Products(TorchDispatchMode):
         out = func(*args, **kwargs)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         found = self._taking_part(tensors)
+        every = tuple(dict.fromkeys(weight for joined in found for weight in joined))
         if "rnn" in str(kind):
             # all time steps and weights at once; the first tensor is the input
             steps = tensors[0].numel() // tensors[0].shape[-1]
-            for weight in found:
+            for weight in every:
                 self.flops[weight.name] += 2 * steps * weight.parameter.numel()
         elif found and kind in flop_registry:
-            self.flops[found[0].name] += flop_registry[kind](*args, **kwargs, out_val=out)
+            total = flop_registry[kind](*args, **kwargs, out_val=out)
+            for weight in found[0]:
+                self.flops[weight.name] += total * weight.parameter.numel() // _size(found[0])
         elif found and kind is torch.ops.aten._trilinear:
             # a bilinear layer, which the registry does not have
-            self.flops[found[0].name] += 2 * out.numel() * found[0].parameter[0].numel()
-        elif found and found[0].kind != "embedding":
-            for x in tree_leaves(out):
-                if isinstance(x, Tensor) and x.numel() == found[0].parameter.numel():
-                    self.places[_storage(x)].append((found[0], x))
+            self.flops[every[0].name] += 2 * out.numel() * every[0].parameter[0].numel()
+        elif found and every[0].kind != "embedding":
+            for x in (leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)):
+                made_of = found[0] if x.numel() == _size(found[0]) else every
+                if x.numel() == _size(made_of):
+                    self.places[_storage(x)].append((made_of, x))
         return out
 
-    def _taking_part(self, tensors: Sequence[Tensor]) -> list[Weight]:
+    def _taking_part(self, tensors: Sequence[Tensor]) -> list[tuple[Weight, ...]]:
         """Weights among tensors: first those that are parameters, then what was computed.
 
         Of these the last comes first: where activations were scaled by a weight, they stand in
         front of the one that they are multiplied with.
         """
-        found: dict[Weight, bool] = {}
+        found: dict[tuple[Weight, ...], bool] = {}
         for x in reversed(tensors):
-            for weight, place in self.places.get(_storage(x), ()):
+            for made_of, place in self.places.get(_storage(x), ()):
                 # several may lie in one storage
                 inside = x.storage_offset() - place.storage_offset()
                 if 0 <= inside < place.numel():
-                    found[weight] = place is weight.parameter
-        return sorted(found, key=lambda weight: not found[weight])
+                    found[made_of] = place is made_of[0].parameter
+        return sorted(found, key=lambda made_of: not found[made_of])
+
+
+def _size(weights: Sequence[Weight]) -> int:
+    return sum(weight.parameter.numel() for weight in weights)
 
 
 def _storage(x: Tensor) -> int:

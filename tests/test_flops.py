@@ -227,3 +227,25 @@ def test_every_module_has_its_own_mode_back_after_an_error_too():
 def test_a_batch_without_samples_is_named():
     with pytest.raises(ValueError, match=r"inputs must be of at least one sample.*\(0, 3\)"):
         forward_flops(nn.Linear(3, 2), torch.randn(0, 3))
+
+
+class Joined(nn.Module):
+    """Query, key and value in one product; a convolution from two banks of filters."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(6, 6), nn.Linear(6, 4), nn.Linear(6, 2)
+        self.wide, self.narrow = nn.Conv1d(3, 5, 3), nn.Conv1d(3, 2, 3)
+
+    def forward(self, x):
+        filters = torch.cat([self.wide.weight, self.narrow.weight])
+        x = F.conv1d(x, filters, padding="same")[:, :6].transpose(1, 2)
+        return x @ torch.cat([self.q.weight.t(), self.k.weight.t(), self.v.weight.t()], 1)
+
+
+def test_weights_that_are_joined_for_one_product_count_each():
+    inputs = torch.randn(4, 3, 6)
+    flops = forward_flops(Joined(), inputs)
+    by_hand = {"q": 36, "k": 24, "v": 12, "wide": 45, "narrow": 18}
+    assert flops == {name: 2 * 6 * n for name, n in by_hand.items()}
+    assert sum(flops.values()) * 4 == torch_products_with_weights(Joined(), inputs)
