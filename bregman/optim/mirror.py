@@ -67,9 +67,10 @@ class BregmanOptimizer(RegularizedOptimizer):
             for key in zeros:
                 if key not in state:
                     state[key] = _zeros(p)
-            # states of another order, data that was replaced: both could be broadcast
-            shape = state["subgrad"].shape
-            check(shape == p.shape, "state", f"of the parameter's shape, {tuple(p.shape)}", shape)
+            if state["subgrad"].shape != p.shape:
+                # states of another order, data that was replaced: both could be broadcast
+                shapes = [tuple(x.shape) for x in (p, state["subgrad"])]
+                check(False, "state", f"of the parameter's shape, {shapes[0]}", shapes[1])
         if not self._told and not torch.compiler.is_compiling():
             self._tell_of_edits(group, params, states)
         return states
