@@ -37,6 +37,14 @@ def test_runs_without_notebooks_write_the_tables_and_show_them(folder):
     assert not list(folder.rglob("*.ipynb"))
 
 
+def test_a_command_starts_without_what_few_runs_need():
+    # each takes seconds to import, at every start and in every worker
+    heavy = {"torchvision", "torchmetrics", "torch._dynamo", "scipy", "papermill", "optuna"}
+    code = f"import sys, bregman.suite.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_list_names_the_notebooks_and_their_scales():
     done = call("list")
     assert done.exit_code == 0

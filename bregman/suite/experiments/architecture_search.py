@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from bregman.initialization import sparse_init_
 from bregman.regularizers import L1, GroupL12
@@ -171,6 +170,9 @@ def samples(
         return clean.flatten(1), labels
     degraded = clean
     if config.blur > 0:
+        # takes seconds to import, and only these runs need it
+        from torchvision.transforms.v2.functional import gaussian_blur
+
         size, sigma = [config.blur_size] * 2, [config.blur] * 2
         # in parts: all at once it takes gigabytes
         degraded = torch.cat([gaussian_blur(part, size, sigma) for part in clean.split(1000)])

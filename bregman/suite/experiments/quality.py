@@ -1,14 +1,15 @@
-"""The quality of restored images."""
+"""The quality of restored images.
+
+torchmetrics is imported where it is used: it takes seconds, and every command imports this module.
+"""
 
 from torch import Tensor
-from torchmetrics.functional.image import (
-    peak_signal_noise_ratio,
-    structural_similarity_index_measure,
-)
 
 
 def psnr(output: Tensor, clean: Tensor) -> Tensor:
     """The peak signal-to-noise ratio of pixels clipped to [0, 1], in decibel, mean over images."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     return peak_signal_noise_ratio(
         output.float().clamp(0, 1),
         clean,
@@ -30,6 +31,8 @@ def ssim_inside(output: Tensor, clean: Tensor) -> Tensor:
 
 def ssim_map(output: Tensor, clean: Tensor) -> Tensor:
     """The structural similarity of each window of 11 x 11 pixels, N x C x H x W."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, image = structural_similarity_index_measure(
         output.clamp(0, 1), clean, data_range=1.0, return_full_image=True
     )
