@@ -299,14 +299,14 @@ def test_nothing_is_trained_at_the_papers_scale_unless_told_to(own_results, caps
 
 def test_hours_of_what_is_missing_follow_from_other_seeds(own_results, capsys):
     first, second = (row.label for row in few().rows)
-    made = few().run("paper", rows=[first], seeds=1, make=True)
+    made = few().run("paper", rows=[first], seeds=1, make=True, jobs=1)
     results = few().run("paper")
     assert results.summary["label"].tolist() == [first]
     assert results.missing["seeds"].to_dict() == {first: 2, second: 3}
     seconds = made.summary["seconds"].item()
     assert results.missing["hours"][first] == pytest.approx(2 * seconds / 3600)
     assert pd.isna(results.missing["hours"][second])
-    few().run("paper", make=True)
+    few().run("paper", make=True, jobs=1)
     capsys.readouterr()
     assert few().run("paper").missing.empty
     assert capsys.readouterr().out == ""

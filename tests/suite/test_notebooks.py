@@ -16,11 +16,14 @@ from bregman.suite.paths import results_dir
 from bregman.suite.runs import RunStore
 
 NOTEBOOKS = notebooks.find()
-# with the seed whose runs all tests share, two with another one; all with it in `make test-more`
-OTHER_SEED = ("sparse_initialization", "mnist_acceleration")
-CASES = [(name, int(name in OTHER_SEED)) for name in NOTEBOOKS] + [
-    pytest.param(name, 1, marks=pytest.mark.more) for name in NOTEBOOKS if name not in OTHER_SEED
-]
+# what reads the runs of all experiments
+READERS = ("start", "paper_and_ours")
+# with the seed whose runs all tests share, one with another one; all with it in `make test-more`.
+# What has no runs does the same at each scale, and nbval below executes it.
+OTHER_SEED = ("mnist_acceleration",)
+CASES = [
+    (name, int(name in OTHER_SEED)) for name in NOTEBOOKS if name in (*EXPERIMENTS, *READERS)
+] + [pytest.param(name, 1, marks=pytest.mark.more) for name in NOTEBOOKS if name not in OTHER_SEED]
 
 
 # at the paper's scale; what has no whole table of runs there yet, at a smaller one

@@ -27,7 +27,14 @@ TABLE_3_SEARCH = runpy.run_path(str(ROOT / "scripts" / "search_cifar10_resnet.py
 STORED = [e for e in (*EXPERIMENTS.values(), *SEARCHES) if (PAPER / e.name).exists()]
 # of these, runs may be missing
 BEGUN = [e for e in STUDIES.values() if (PAPER / e.name).exists()]
-NOTEBOOKS = [name for name in EXPERIMENTS if (PAPER / name).exists()] + ["paper_and_ours"]
+# nbval executes them all as they are stored, at this scale; these without Jupyter, as
+# `bregman figures` does, and in `make test-more` the others
+SHORT = ("mnist_acceleration", "paper_and_ours")
+NOTEBOOKS = [
+    pytest.param(name, marks=[] if name in SHORT else pytest.mark.more)
+    for name in ("paper_and_ours", *EXPERIMENTS)
+    if name not in EXPERIMENTS or (PAPER / name).exists()
+]
 
 
 def names(experiment, scale):

@@ -100,6 +100,7 @@ def test_two_commands_at_once_make_each_run_once(tmp_path):
     assert {path.suffix for path in runs.iterdir()} == {"", ".json"}, "no lock, no checkpoint"
 
 
+@pytest.mark.more
 def test_a_cluster_makes_the_same_runs_and_stops_when_told(tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
@@ -125,6 +126,7 @@ def test_a_cluster_makes_the_same_runs_and_stops_when_told(tmp_path):
     assert numbers(there) == numbers(undisturbed(tmp_path / "here", 5))
 
 
+@pytest.mark.more
 def test_a_cluster_survives_the_death_of_its_command_and_of_a_worker(tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(

@@ -79,7 +79,7 @@ def picture(
     """
     buffer, small = io.BytesIO(), io.BytesIO()
     with plt.rc_context({"savefig.bbox": "tight" if tight else None}):
-        fig.savefig(buffer, dpi=dpi, format="png")
+        fig.savefig(buffer, dpi=dpi, format="png", pil_kwargs={"compress_level": 0})
     image = Image.open(buffer).convert("RGB")
     image.quantize(colors, dither=Image.Dither.NONE).save(small, "png", optimize=True)
     width, height = (round(110 / dpi * side) for side in image.size)
