@@ -64,6 +64,19 @@ def test_a_network_has_the_same_outputs(batch, dtype):
         torch.testing.assert_close(fast(x), model(x))
 
 
+def test_gradients_with_respect_to_the_inputs_and_theirs():
+    dense = sparse_net(dtype=torch.float64)
+    x = torch.randn(4, 300, dtype=torch.float64, requires_grad=True)
+    for model in (dense, to_csr(dense)):
+        (first,) = torch.autograd.grad(model(x).pow(2).sum(), x, create_graph=True)
+        # as a gradient penalty has it
+        (second,) = torch.autograd.grad(first.pow(2).sum(), x)
+        if model is dense:
+            expected = first.detach(), second
+        else:
+            torch.testing.assert_close((first.detach(), second), expected)
+
+
 def test_layers_that_are_dense_small_or_convolutions_stay():
     model = sparse_net()
     assert kinds(to_csr(model)) == [CsrLinear, CsrLinear, DenseLinear], "the last one is small"
