@@ -65,9 +65,7 @@ EXERCISES = [(name, task) for name, notebook in COURSE.items() for task in exerc
 
 def by_notebook(cases):
     """Those of one notebook in one process, which executes it once for all of them."""
-    return [
-        pytest.param(name, *more, marks=pytest.mark.xdist_group(name)) for name, *more in cases
-    ]
+    return [pytest.param(name, *more, marks=pytest.mark.xdist_group(name)) for name, *more in cases]
 
 
 @pytest.fixture(scope="module")
