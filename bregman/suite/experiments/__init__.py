@@ -8,14 +8,17 @@ import pandas as pd
 from bregman.suite.data import DataError
 from bregman.suite.experiments import (
     architecture_search,
+    architecture_seeds,
     cifar10_resnet,
     denoising_autoencoder,
+    dense_autoencoders,
     equal_density,
     fashion_mnist_cnn,
     figure_2,
     mnist_acceleration,
     mnist_comparison,
     table_seeds,
+    tuned_rivals,
     what_sparsity_buys,
 )
 from bregman.suite.experiments.experiment import (
@@ -48,7 +51,15 @@ EXPERIMENTS = {
 }
 # tables of runs that settle a question and have no notebook of their own
 STUDIES = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (figure_2, table_seeds, equal_density)
+    module.EXPERIMENT.name: module.EXPERIMENT
+    for module in (
+        figure_2,
+        table_seeds,
+        equal_density,
+        tuned_rivals,
+        dense_autoencoders,
+        architecture_seeds,
+    )
 }
 
 __all__ = [
