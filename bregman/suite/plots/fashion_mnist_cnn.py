@@ -50,6 +50,26 @@ def feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
 
 
 @styled
+def second_feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
+    """Figure 1, one layer on: what the second convolution makes of the same image.
+
+    Args:
+        arrays: of a run that kept ``conv2_maps_000``, ... (64 x 8 x 8), every fifth epoch.
+        epochs: one panel each.
+
+    Returns:
+        As ``feature_maps``; blank, and not counted, where a map is the same everywhere.
+    """
+    fig, axes = plt.subplots(1, len(epochs), figsize=(1.8 * len(epochs), 2.1), squeeze=False)
+    for ax, epoch in zip(axes[0], epochs, strict=True):
+        maps = _stretched(arrays[f"conv2_maps_{epoch:03d}"])
+        active = np.asarray((maps > 0).any(axis=(1, 2)))
+        _show(ax, _mosaic(maps, active))
+        ax.set(title=f"Epoch {epoch}: {active.sum()} of {len(active)}")
+    return fig
+
+
+@styled
 def kernel_growth(results: Results) -> Figure:
     """The number of active kernels in each convolution over the epochs.
 
@@ -211,7 +231,11 @@ def _maps(image: Array, kernels: Array) -> Array:
     windows = np.lib.stride_tricks.sliding_window_view(
         image.astype(kernels.dtype), kernels.shape[1:]
     )
-    maps = np.einsum("hwij,kij->khw", windows, kernels)
+    return _stretched(np.einsum("hwij,kij->khw", windows, kernels))
+
+
+def _stretched(maps: Array) -> Array:
+    """Each map over [0, 1]; 0 where it is the same everywhere."""
     low, high = (end(axis=(1, 2), keepdims=True) for end in (maps.min, maps.max))
     return (maps - low) / np.where(high > low, high - low, 1)
 
