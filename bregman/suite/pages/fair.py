@@ -13,6 +13,7 @@ from bregman.suite.experiments.tuned_rivals import (
     DENSE,
     DENSITIES,
     GAIN,
+    MOMENTA,
     RATE,
     SEARCHED,
     TRIALS,
@@ -31,12 +32,12 @@ from bregman.suite.pages.measured import (
     summary,
 )
 from bregman.suite.paths import ROOT
-from bregman.suite.plots.equal_density import interval
+from bregman.suite.plots.equal_density import LEVEL, interval
 
 __all__ = [
-    "AUTOENCODER_SEEDS", "COUNTS", "GAIN", "RATE", "TRIED_AT", "WATCHED", "architectures",
-    "autoencoder_rates", "autoencoders", "drawn", "kernels", "leads", "progress", "rivals",
-    "search", "within",
+    "AUTOENCODER_SEEDS", "COUNTS", "GAIN", "LEVEL", "MOMENTA", "RATE", "TRIED_AT", "WATCHED",
+    "architectures", "autoencoder_rates", "autoencoders", "drawn", "kernels", "leads", "progress",
+    "rivals", "search", "within",
 ]  # fmt: skip
 
 NOT_YET = "not run yet"
