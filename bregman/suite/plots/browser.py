@@ -16,6 +16,7 @@ import numpy as np
 from IPython.display import display
 
 from bregman.suite.experiments import Results
+from bregman.suite.plots.grammar import Measure
 
 Mark = dict[str, Any]
 Panel = dict[str, Any]
@@ -107,12 +108,8 @@ def paths(
 
 def curves(
     results: Results,
-    split: str,
-    metric: str,
-    name: str,
+    measure: Measure,
     looks: Mapping[str, Mapping[str, Any]],
-    factor: float = 1.0,
-    limits: tuple[float, float] | None = None,
     tags: Mapping[str, str] = {},
     **axes: Any,
 ) -> Panel:
@@ -120,26 +117,20 @@ def curves(
 
     Args:
         results: with the runs.
-        split: of the history.
-        metric: likewise.
-        name: of the panel.
+        measure: what was recorded.
         looks: of the runs, by label.
-        factor: 100 for percent.
-        limits: of the axis, where some value is above the lower one: those of a network that has
-            not learned much yet would show nothing.
         tags: as for ``paths``.
         axes: likewise.
     """
-    history = results.history.query("split == @split and metric == @metric")
-    table = history.pivot_table(index=["run", "seed"], columns="epoch", values="value", sort=False)
-    table = factor * table.reindex(columns=epochs(results))
+    table = results.by_seed(measure.split, measure.metric).reindex(epochs(results))
+    table = measure.factor * table
     marks = (
         path(f"{run}, seed {seed}", looks[run], values, run=run, seed=seed)
-        for (run, seed), values in table.iterrows()
+        for (run, seed), values in table.items()
     )
-    if limits is not None and table.max(axis=None) > limits[0]:
-        axes["ylim"] = limits
-    return paths(marks, "epoch", name, tags, **axes)
+    if measure.limits is not None and table.max(axis=None) > measure.limits[0]:
+        axes["ylim"] = measure.limits
+    return paths(marks, "epoch", measure.name.replace(r"$\ell_1$", "ℓ1"), tags, **axes)
 
 
 def layered(nodes: Any, links: Mapping[tuple[int, int], Iterable[float]] = {}, **tags: Any) -> Mark:

@@ -18,30 +18,11 @@ from matplotlib.figure import Figure
 
 from bregman.suite.plots.style import STYLE, as_data, bundle, picture
 
-_CONTROLS = (resources.files("bregman.suite.plots") / "controls.js").read_text()
+_HERE = resources.files("bregman.suite.plots")
+_CONTROLS = (_HERE / "controls.js").read_text()
 
 # no element needs a name and no script runs at loading, so it works wherever handlers may run
-_ANIMATION = """<figure style="margin:0" data-frames="{frames}">
-<img src="{still}" alt="{alt}" width="{width}" height="{height}">
-<div style="display:flex;align-items:center;gap:0.7em;max-width:{width}px">
-<button aria-label="play or pause" title="play or pause" onclick="
-const f = this.closest('figure'), s = f.querySelector('input'), last = Number(s.max);
-const stop = () => {{ clearInterval(f.timer); f.timer = null; this.textContent = '&#9654;'; }};
-if (f.timer) {{ stop(); }} else {{
-if (Number(s.value) >= last) s.value = -1;
-this.textContent = '&#9208;';
-f.timer = setInterval(() => {{
-if (!f.isConnected || Number(s.value) >= last) return stop();
-s.value = Number(s.value) + 1; s.oninput(); }}, {pause}); }}">&#9654;</button>
-<input type="range" min="0" max="{last}" value="{at}" step="1" aria-label="{label}"
- data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}"
- style="flex:1" oninput="
-const f = this.closest('figure'), k = Number(this.value);
-f.querySelector('img').src = 'data:image/png;base64,' + f.dataset.frames.split(' ')[k];
-const text = this.dataset.texts.split('|')[k];
-this.setAttribute('aria-valuetext', text); f.querySelector('output').textContent = text;">
-<output aria-hidden="true" style="min-width:7em">{at_text}</output>
-</div></figure>"""
+_ANIMATION = (_HERE / "animation.html").read_text().strip()
 
 
 @dataclass(frozen=True)
