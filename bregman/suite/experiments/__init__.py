@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
@@ -25,48 +26,24 @@ from bregman.suite.experiments.experiment import (
     RunsFailedError,
     Scale,
 )
-from bregman.suite.experiments.tables import (
-    WIDTHS,
-    Results,
-    answers,
-    beside_paper,
-    paper_reference,
-)
+from bregman.suite.experiments.tables import WIDTHS, Results, answers, beside_paper, paper_reference
 from bregman.suite.paths import results_dir
 
-EXPERIMENTS = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        mnist_comparison,
-        mnist_acceleration,
-        fashion_mnist_cnn,
-        cifar10_resnet,
-        denoising_autoencoder,
-        architecture_search,
-        what_sparsity_buys,
-    )
-}
-# tables of runs that settle a question and have no notebook of their own
-STUDIES = {
-    module.EXPERIMENT.name: module.EXPERIMENT for module in (figure_2, table_seeds, equal_density)
-}
 
-__all__ = [
-    "EXPERIMENTS",
-    "SCALE_NAMES",
-    "STUDIES",
-    "WIDTHS",
-    "Experiment",
-    "Results",
-    "Row",
-    "RunsFailedError",
-    "Scale",
-    "answers",
-    "beside_paper",
-    "get",
-    "paper_reference",
-    "stored_summaries",
-]
+def _by_name(*modules: ModuleType) -> dict[str, Experiment]:
+    return {module.EXPERIMENT.name: module.EXPERIMENT for module in modules}
+
+
+EXPERIMENTS = _by_name(
+    mnist_comparison, mnist_acceleration, fashion_mnist_cnn, cifar10_resnet, denoising_autoencoder,
+    architecture_search, what_sparsity_buys,
+)  # fmt: skip
+# tables of runs that settle a question and have no notebook of their own
+STUDIES = _by_name(figure_2, table_seeds, equal_density)
+
+__all__ = ["EXPERIMENTS", "SCALE_NAMES", "STUDIES", "WIDTHS", "Experiment", "Results", "Row",
+           "RunsFailedError", "Scale", "answers", "beside_paper", "get", "paper_reference",
+           "stored_summaries"]  # fmt: skip
 
 
 def get(name: str) -> Experiment:

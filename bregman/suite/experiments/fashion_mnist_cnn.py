@@ -186,11 +186,4 @@ def config(scale: Scale, seed: int, **settings: Any) -> ConvNetRun:
     return ConvNetRun(**made, density=0.01 if bregman else 1.0, seed=seed)
 
 
-EXPERIMENT = Experiment(
-    name="fashion_mnist_cnn",
-    dataset="Fashion-MNIST",
-    model="CNN",
-    scales=SCALES,
-    rows=ROWS,
-    config=config,
-)
+EXPERIMENT = Experiment("fashion_mnist_cnn", "Fashion-MNIST", "CNN", SCALES, ROWS, config)

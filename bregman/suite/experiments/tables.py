@@ -86,9 +86,8 @@ class Results:
     def by_seed(self, split: str, metric: str) -> pd.DataFrame:
         """One curve per run and seed over the epochs; as ``curves``."""
         chosen = self._recorded(split, metric)
-        return chosen.pivot_table(
-            index=["run", "seed"], columns="epoch", values="value", sort=False
-        ).T
+        keys = ["run", "seed"]
+        return chosen.pivot_table("value", keys, "epoch", sort=False).T
 
     def beside_paper(self) -> pd.DataFrame:
         """What ``beside_paper`` makes of these runs, in the order of the experiment's rows.

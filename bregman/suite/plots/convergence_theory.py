@@ -5,6 +5,7 @@ colour of its own.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.grammar import DASHED
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PALETTE, PINK, PURPLE, RED
 
+Curves, BySteps = Mapping[str, Tensor], Mapping[float, Any]
+
 EXACT, NOISY = BLUE, RED
 STEPS = tuple({"color": color} for color in (BLUE, GREEN, PINK, OCHRE, RED))
 STYLES = ("-", "--", "-.", ":")
@@ -28,9 +31,7 @@ BOUND: draw.Look = {"color": BLACK, "ls": DASHED}
 FLOOR = 1e-14
 
 
-def loss_decay(
-    losses: Mapping[str, Tensor], promised: Mapping[str, Tensor], noisy: Bound
-) -> Figure:
+def loss_decay(losses: Curves, promised: Curves, noisy: Bound) -> Figure:
     """Theorem 2: the loss falls, at least as fast as promised.
 
     Args:
@@ -43,11 +44,11 @@ def loss_decay(
     """
     with draw.panels(1, 3, 2.6, minor=False) as (fig, [[left, middle, right]]):
         draw.lines(left, {label: _shown(values) for label, values in losses.items()}, STEPS)
-        draw.frame(left, r"exact: loss $\mathcal{L}(\theta^k)$", "$k$", yscale="log")
+        draw.frame(left, r"exact: loss $\mathcal{L}(\theta^k)$", "$k$", log="y")
         _promised(middle, promised, "exact: ")
         middle.legend(loc="center right")
         _both_sides(right, noisy, NOISY)
-        draw.frame(right, "noisy: both sides", "$k$", key="upper right", yscale="log")
+        draw.frame(right, "noisy: both sides", "$k$", key="upper right", log="y")
         right.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         right.yaxis.set_major_formatter("{x:g}")
     return fig
@@ -66,7 +67,7 @@ def summability(bounds: Mapping[str, Bound]) -> Figure:
         colors = (EXACT, NOISY, NOISY)
         for ax, (label, bound), color in zip(axes, bounds.items(), colors, strict=False):
             _both_sides(ax, bound, color, start=1)
-            draw.frame(ax, label, "number of steps", key="upper left", xscale="log", yscale="log")
+            draw.frame(ax, label, "number of steps", key="upper left", log="xy")
         # room for the legend above the curves
         top = max(float(bound.rhs.max()) for bound in bounds.values())
         axes[0].set(ylabel="partial sum", ylim=(None, 6 * top))
@@ -94,13 +95,11 @@ def distance_parts(bregman: Tensor, quadratic: Tensor, total: Tensor) -> Figure:
         left.plot(total, label=[*curves][-1], **BOUND)
         draw.lines(right, {label: _shown(values) for label, values in curves.items()}, looks)
         draw.frame(left, "stacked", "$k$", "distance", key="upper right", ylim=(0, None))
-        draw.frame(right, "each on its own", "$k$", key="upper right", yscale="log")
+        draw.frame(right, "each on its own", "$k$", key="upper right", log="y")
     return fig
 
 
-def distance_decay(
-    distances: Mapping[str, Tensor], slack: Tensor, at_minimizer: Bound, every: int = 1
-) -> Figure:
+def distance_decay(distances: Curves, slack: Tensor, at_minimizer: Bound, every: int) -> Figure:
     """Theorem 6: the distance to the minimizer, and the inequality where it is put to the test.
 
     Args:
@@ -157,10 +156,10 @@ def bregman_convexity(
 
 
 def constant_steps(
-    means: Mapping[float, Tensor],
-    bounds: Mapping[float, Tensor],
-    plateaus: Mapping[float, float],
-    limits: Mapping[float, float],
+    means: BySteps[Tensor],
+    bounds: BySteps[Tensor],
+    plateaus: BySteps[float],
+    limits: BySteps[float],
 ) -> Figure:
     """Theorem 11: for constant steps the distance falls to a level that shrinks with the step.
 
@@ -183,7 +182,7 @@ def constant_steps(
         mark: draw.Look = {"color": NOISY, "marker": "o", "ms": 4}
         draw.lines(right, levels, (mark, mark | {"ls": DASHED}), taus)
         draw.frame(right, r"level as $k \to \infty$", r"step size $\tau$", key="upper left",
-                   xscale="log", yscale="log")  # fmt: skip
+                   log="xy")  # fmt: skip
         right.set_xticks(taus, [f"{tau:.2g}" for tau in taus])
     return fig
 
@@ -204,11 +203,11 @@ def vanishing_steps(mean: Tensor, bound: Tensor, level: Tensor, every: int) -> F
         curves = {"mean $d_k$": mean, "bound": bound, r"level of the present $\tau_k$": level}
         looks = ({"color": NOISY}, BOUND, {"color": GRAY, "ls": ":"})
         draw.lines(ax, curves, looks, every * np.arange(1, len(mean) + 1))
-        draw.frame(ax, x="$k$", key="lower left", xscale="log", yscale="log")
+        draw.frame(ax, x="$k$", key="lower left", log="xy")
     return fig
 
 
-def rate(runs: Tensor, bound: Bound, slow: Tensor | None = None) -> Figure:
+def rate(runs: Tensor, bound: Bound, slow: Tensor) -> Figure:
     """Corollary 12: the mean distance under the line C / (k + k_0).
 
     Args:
@@ -226,11 +225,11 @@ def rate(runs: Tensor, bound: Bound, slow: Tensor | None = None) -> Figure:
         ax.fill_between(k, (mean - errors).clamp(min=1e-12), mean + errors, color=BLUE, alpha=0.4)
         ax.plot(k, mean, color=BLUE, lw=1.6)
         ax.plot(k, bound.rhs, **BOUND)
+        ax.plot(k, slow, color=GRAY, ls="-.")
         lines = {"six runs": Line2D([], [], color=NOISY, alpha=0.6, lw=0.8),
-                 f"mean of {len(runs)} runs ± 3 errors": Line2D([], [], color=BLUE, lw=1.6),
-                 "bound $C/(k + k_0)$": Line2D([], [], **BOUND)}  # fmt: skip
-        if slow is not None:
-            lines[r"mean, $c\nu = 0.05$: too short"] = ax.plot(k, slow, color=GRAY, ls="-.")[0]
+                 f"mean of {len(runs)} runs ± 3 errors": ax.lines[-3],
+                 "bound $C/(k + k_0)$": ax.lines[-2],
+                 r"mean, $c\nu = 0.05$: too short": ax.lines[-1]}  # fmt: skip
         draw.frame(ax, x="$k + 1$", y="$d_k$")
         ax.legend(lines.values(), lines.keys(), loc="lower left")
     return fig
@@ -260,9 +259,7 @@ def rooms(table: pd.DataFrame) -> Figure:
     return fig
 
 
-def descent_on_moons(
-    promised: Mapping[str, Tensor], losses: Mapping[str, Tensor], densities: Mapping[str, Tensor]
-) -> Figure:
+def descent_on_moons(promised: Curves, losses: Curves, densities: Curves) -> Figure:
     """Theorem 2 on a loss that is not convex: a small net on two moons, for several seeds.
 
     Args:
@@ -275,7 +272,7 @@ def descent_on_moons(
     """
     with draw.panels(1, 3, 2.6, minor=False) as (fig, [[left, middle, right]]):
         draw.lines(left, losses, STEPS)
-        draw.frame(left, r"loss $\mathcal{L}(\theta^k)$", "$k$", key="lower left", yscale="log")
+        draw.frame(left, r"loss $\mathcal{L}(\theta^k)$", "$k$", key="lower left", log="y")
         _promised(middle, promised)
         draw.lines(right, densities, STEPS)
         draw.frame(right, "share of non-zero weights", "$k$", ylim=(0, 1))
@@ -365,7 +362,7 @@ def example_1(theta: Tensor, v: Tensor, slopes: Tensor) -> Figure:
     return fig
 
 
-def step_condition(losses: Mapping[str, Tensor], distances: Mapping[str, Tensor]) -> Figure:
+def step_condition(losses: Curves, distances: Curves) -> Figure:
     """What the step size does to the loss and to the distance.
 
     Args:
@@ -380,7 +377,7 @@ def step_condition(losses: Mapping[str, Tensor], distances: Mapping[str, Tensor]
         names = (r"loss $\mathcal{L}(\theta^k)$", "distance $d_k$")
         for ax, curves, name in zip(axes, (losses, distances), names, strict=True):
             draw.lines(ax, {label: _shown(values) for label, values in curves.items()}, looks)
-            draw.frame(ax, x="$k$", y=name, yscale="log")
+            draw.frame(ax, x="$k$", y=name, log="y")
             # a diverging curve leaves the picture, so that the others stay visible
             first = max(float(values[0]) for values in curves.values())
             # of one width, however soon a curve is lost in rounding
@@ -417,7 +414,7 @@ def tried_steps(
     return fig
 
 
-def _promised(ax: Axes, curves: Mapping[str, Tensor], where: str = "") -> None:
+def _promised(ax: Axes, curves: Curves, where: str = "") -> None:
     draw.lines(ax, curves, STEPS)
     ax.axhline(1, **BOUND)
     draw.frame(ax, f"{where}decrease, promised / seen", "$k$", ylim=(0, 1.1))

@@ -129,6 +129,7 @@ def frame(
     y: str | None = None,
     key: str | None = None,
     columns: int = 1,
+    log: str = "",
     **axes: Any,
 ) -> None:
     """What stands around the marks of a panel.
@@ -140,9 +141,11 @@ def frame(
         y: of what is up.
         key: the place of the legend, such as "upper left"; there is none if None.
         columns: of the legend.
-        axes: as for ``Axes.set``: scales, limits and ticks.
+        log: "x", "y" or "xy", the axes that are logarithmic.
+        axes: as for ``Axes.set``: limits and ticks.
     """
     names = {"title": title, "xlabel": x, "ylabel": y}
+    names |= {f"{axis}scale": "log" for axis in log}
     ax.set(**{name: text for name, text in names.items() if text is not None}, **axes)
     if key is not None:
         ax.legend(loc=key, ncols=columns)

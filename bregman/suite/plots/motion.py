@@ -157,8 +157,7 @@ def animate(
     """
     pictures = []
     for figure in frames:
-        with plt.style.context(STYLE):
-            pictures.append(picture(figure, tight=False, dpi=110, colors=32))
+        pictures.append(picture(figure, tight=False, dpi=110, colors=32))
         plt.close(figure)
     if len(texts) != len(pictures):
         raise ValueError(f"texts must be {len(pictures)}, one per frame, got {len(texts)}")

@@ -39,17 +39,21 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     numbers = _numbers(table, runs)
     with draw.panels(2, 3, 5.4) as (fig, axes):
         for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
-            chosen = _panel(numbers, measures, log)
+            chosen, limits = _panel(numbers, measures, log)
             for (artifact, kind), mine in chosen.groupby(["artifact", "algorithm"], sort=False):
                 ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=PALETTE[kind],
                             fmt=MARKERS[artifact], ms=3.5, lw=0.8)  # fmt: skip
             ax.set(title=name)
             if log:
                 draw.few_ticks(ax.xaxis, ax.yaxis)
-            if len(chosen):
-                off = chosen["difference"].abs() / (chosen["paper"] if log else 1)
-                _frame(ax, chosen)
-                _names(ax, chosen[off > far].drop_duplicates(["label", "measure"]))
+            if limits is None:
+                continue
+            for axis in () if log else (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(MaxNLocator(5))
+            ax.set(xlim=limits, ylim=limits)
+            ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
+            off = chosen["difference"].abs() / (chosen["paper"] if log else 1)
+            _names(ax, chosen[off > far].drop_duplicates(["label", "measure"]))
         fig.supxlabel("the paper", fontsize=9)
         fig.supylabel("ours", fontsize=9)
         colors = draw.algorithms(numbers["algorithm"], lw=3)
@@ -70,9 +74,8 @@ def browse_numbers(table: pd.DataFrame, runs: pd.DataFrame) -> None:
         return
     views = []
     for name, measures, log, _ in PANELS:
-        chosen = _panel(numbers, measures, log)
+        chosen, limits = _panel(numbers, measures, log)
         plain = name.replace(r"$\ell_1$", "ℓ1")
-        limits = _limits(chosen, log) if len(chosen) else None
         views.append(moving.paths(
             (moving.path(f"{row.artifact}, {row.label}, {row.measure}",
                          {"color": PALETTE[row.algorithm]}, [row.ours], [row.paper],
@@ -100,30 +103,20 @@ def _numbers(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return numbers
 
 
-def _panel(numbers: pd.DataFrame, measures: list[str], log: bool) -> pd.DataFrame:
-    """Those of one panel: what has a place on its axes."""
+def _panel(
+    numbers: pd.DataFrame, measures: list[str], log: bool
+) -> tuple[pd.DataFrame, tuple[float, float] | None]:
+    """The numbers of one panel, those that have a place on its axes, and the limits of both."""
     chosen = numbers[numbers["measure"].isin(measures)]
-    return chosen[chosen["ours"] > 0] if log else chosen
-
-
-def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
-    """The same limits on both axes, and the line of equal numbers."""
-    log = ax.get_xscale() == "log"
-    limits = _limits(numbers, log)
-    if not log:
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
-    ax.set(xlim=limits, ylim=limits)
-    ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
-
-
-def _limits(numbers: pd.DataFrame, log: bool) -> tuple[float, float]:
-    spread = numbers["std"].fillna(0)
-    ends = pd.concat([numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread])
+    chosen = chosen[chosen["ours"] > 0] if log else chosen
+    if chosen.empty:
+        return chosen, None
+    spread = chosen["std"].fillna(0)
+    ends = pd.concat([chosen["paper"], chosen["ours"] - spread, chosen["ours"] + spread])
     ends = ends[ends > 0] if log else ends
     low, high = float(ends.min()), float(ends.max())
     pad = max(0.08 * (high - low), 1e-3)
-    return (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
+    return chosen, (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
 
 
 def _names(ax: Axes, numbers: pd.DataFrame) -> None:

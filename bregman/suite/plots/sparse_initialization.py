@@ -21,6 +21,7 @@ FORMULA: draw.Look = {"color": BLACK, "ls": DASHED}
 ON_CURVES: draw.Look = {"color": OCHRE, "ls": DASHED, "lw": 1.1}
 
 Array = npt.NDArray[np.floating]
+Variances = Mapping[tuple[str, str], Mapping[str, Array]]
 
 
 def masks(examples: Mapping[str, Array]) -> Figure:
@@ -91,9 +92,7 @@ def variance_ratios(table: pd.DataFrame) -> Figure:
 
 
 def through_depth(
-    measured: Mapping[tuple[str, str], Mapping[str, Array]],
-    formulas: Mapping[tuple[str, str], Mapping[str, Array]],
-    limits: tuple[float, float] | None = None,
+    measured: Variances, formulas: Variances, limits: tuple[float, float] | None = None
 ) -> Figure:
     """Variances from layer to layer, for some initializations.
 
@@ -197,8 +196,7 @@ def spectrum(values: Array, title: str) -> Figure:
         shown = np.asarray(values) / max(float(values[0]), 1e-30)
         ax.vlines(range(1, len(shown) + 1), 1e-6, np.maximum(shown, 1e-6), color=BLUE, lw=2)
         ax.axhline(1e-3, lw=0.9, **FORMULA)
-        draw.frame(ax, title, "number", "singular value", yscale="log", ylim=(1e-6, 2),
-                   xlim=(0, 81))  # fmt: skip
+        draw.frame(ax, title, "number", "singular value", log="y", ylim=(1e-6, 2), xlim=(0, 81))
     return fig
 
 

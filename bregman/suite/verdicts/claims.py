@@ -1,6 +1,5 @@
 """The paper's claims in its order, each with the rule that decides on it."""
 
-
 import pandas as pd
 
 from bregman.suite.experiments import Results, beside_paper

@@ -15,6 +15,7 @@ from bregman.suite.plots.convex_toy_problems.trajectories import (
     LINBREG,
     TIME,
     TRUTH,
+    Numbers,
     clock,
     draw_coefficients,
     draw_lines,
@@ -44,7 +45,7 @@ def random_groups(sizes: Sequence[int], norms: Sequence[Tensor]) -> Figure:
         right.axhline(1, color=BLACK, ls="--", label="threshold with the weight")
         left.axhline(1, color=GRAY, ls=":", label="threshold without it")
         axis: draw.Look = {"xscale": "log", "xlabel": "entries of the group $n_g$"}
-        draw.frame(left, "norm of a random gradient", key="upper left", yscale="log",
+        draw.frame(left, "norm of a random gradient", key="upper left", log="y",
                    ylim=(2e-3, 1e3), **axis)  # fmt: skip
         draw.frame(right, r"divided by $\sqrt{n_g}$", key="upper right", ylim=(0, 3.2), **axis)
         for ax in (left, right):
@@ -95,8 +96,7 @@ def singular_values(path: Path, truth: Tensor, *, top: float, span: tuple[float,
             ax.axhline(float(value), label=None if k else "truth", **DOTTED)
         values = torch.linalg.svdvals(path.theta)
         draw_lines(ax, clock(path), values, LINBREG, "LinBreg, nuclear norm")
-        draw.frame(ax, x=TIME, y="singular values", xscale="log", xlim=span,
-                   ylim=(-0.03 * top, top))  # fmt: skip
+        draw.frame(ax, x=TIME, y="singular values", log="x", xlim=span, ylim=(-0.03 * top, top))
         thin_legend(ax)
     return fig
 
@@ -122,12 +122,7 @@ def stopping_rules(errors: Mapping[str, Sequence[float]]) -> Figure:
 
 
 def early_stopping(
-    flow: ExactFlow,
-    path: Path,
-    truth: Tensor,
-    noise_loss: float,
-    stop: int,
-    lasso_error: float | None = None,
+    flow: ExactFlow, path: Path, truth: Tensor, noise_loss: float, stop: int, lasso_error: float
 ) -> Figure:
     """Error and loss over time under noise, and where the discrepancy principle stops.
 
@@ -137,7 +132,7 @@ def early_stopping(
         truth: (n,).
         noise_loss: the loss that the noise alone leaves.
         stop: the index of the flow's event at which to stop.
-        lasso_error: the least error on the Lasso path, where known.
+        lasso_error: the least error on the Lasso path.
 
     Returns:
         Two panels over time.
@@ -156,12 +151,11 @@ def early_stopping(
             ax.plot(times[1:], iterated[1:], color=LINBREG, lw=1.6, label="LinBreg")
             ax.step(fine, exact, color=BLACK, lw=1, where="post", label="exact flow")
             ax.set(xlabel=TIME, xscale="log", xlim=(float(fine[0]), end))
-        if lasso_error is not None:
-            left.axhline(lasso_error, label="best Lasso", **DOTTED | {"color": LASSO})
+        left.axhline(lasso_error, label="best Lasso", **DOTTED | {"color": LASSO})
         right.axhline(noise_loss, label="loss that noise alone leaves", **DOTTED)
         draw.frame(left, r"error $\|\theta - \theta_{\mathrm{true}}\|$", key="upper right",
                    ylim=(0, None))  # fmt: skip
-        draw.frame(right, r"loss $\mathcal{L}(\theta)$", key="upper right", yscale="log")
+        draw.frame(right, r"loss $\mathcal{L}(\theta)$", key="upper right", log="y")
     return fig
 
 
@@ -184,8 +178,7 @@ def stopping_time(
     times = torch.linspace(0, end, 600, dtype=torch.float64)
     errors = (flow.theta_at(times) - truth).norm(dim=1)
     with draw.panels(1, 2, 2.7, width_ratios=(3, 2)) as (fig, [[left, right]]):
-        draw_coefficients(left, truth, {"exact flow": flow.theta_at(t)})
-        left.set_title(f"flow at $t$ = {t:.3g}")
+        draw_coefficients(left, truth, {"exact flow": flow.theta_at(t)}, f"flow at $t$ = {t:.3g}")
         right.plot(times, errors, color=BLACK, drawstyle="steps-post")
         right.axvline(level, **STOP)
         right.plot(t, float((flow.theta_at(t) - truth).norm()), "o", color=BLACK)
@@ -194,10 +187,7 @@ def stopping_time(
 
 
 def classification(
-    path: Path,
-    relevant: Tensor,
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    floor: float,
+    path: Path, relevant: Tensor, curves: Mapping[str, tuple[Numbers, Numbers]], floor: float
 ) -> Figure:
     """Logistic regression: the weights of LinBreg, and test loss against the number of weights.
 

@@ -1,6 +1,7 @@
 """Figures of vectors over time: paths, the Lasso, two planes, inertia, exact regularization."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from bregman.suite.convex import ExactFlow, Path
 from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.style import BLACK, GRAY, PALETTE, PURPLE
+
+Numbers, Vectors = Sequence[float], Mapping[str, Tensor]
 
 # what stands for zero on a logarithmic axis
 FLOOR = 1e-16
@@ -140,7 +143,7 @@ def two_planes(
     return fig
 
 
-def event_errors(deltas: Sequence[float], errors: Mapping[str, Sequence[float]]) -> Figure:
+def event_errors(deltas: Numbers, errors: Mapping[str, Numbers]) -> Figure:
     """How late LinBreg is at the events of the flow, against delta.
 
     Args:
@@ -185,7 +188,7 @@ def inertia(times: Tensor, curves: Mapping[str, Tensor], points: Mapping[str, tu
     return fig
 
 
-def coefficients(truth: Tensor, estimates: Mapping[str, Tensor], title: str = "") -> Figure:
+def coefficients(truth: Tensor, estimates: Vectors, title: str) -> Figure:
     """Coefficients beside the truth.
 
     Args:
@@ -197,17 +200,12 @@ def coefficients(truth: Tensor, estimates: Mapping[str, Tensor], title: str = ""
         One panel.
     """
     with draw.panels(1, 1, 2.5) as (fig, [[ax]]):
-        draw_coefficients(ax, truth, estimates)
-        ax.set_title(title)
+        draw_coefficients(ax, truth, estimates, title)
     return fig
 
 
 def bias(
-    truth: Tensor,
-    estimates: Mapping[str, Tensor],
-    lams: Sequence[float],
-    errors: Mapping[str, Sequence[float]],
-    title: str,
+    truth: Tensor, estimates: Vectors, lams: Numbers, errors: Mapping[str, Numbers], title: str
 ) -> Figure:
     """Coefficients beside the truth, and how the error depends on lambda.
 
@@ -223,8 +221,7 @@ def bias(
     """
     markers = {"LinBreg": "x", "exact flow": "+"}
     with draw.panels(1, 2, 2.8, width_ratios=(3, 2)) as (fig, [[left, right]]):
-        draw_coefficients(left, truth, estimates)
-        left.set_title(title)
+        draw_coefficients(left, truth, estimates, title)
         for name, values in errors.items():
             right.loglog(lams, np.maximum(values, FLOOR), markers.get(name, "o") + "-", ms=4, lw=1,
                          color=COLORS[name], label=name)  # fmt: skip
@@ -232,9 +229,7 @@ def bias(
     return fig
 
 
-def exact_regularization(
-    deltas: Sequence[float], errors: Sequence[float], threshold: float
-) -> Figure:
+def exact_regularization(deltas: Numbers, errors: Numbers, threshold: float) -> Figure:
     """The distance of LinBreg's limit to the basis pursuit solution, against delta.
 
     Args:
@@ -272,19 +267,11 @@ def events(panels: Sequence[Axes], flow: ExactFlow) -> None:
             ax.axvline(event, color=GRAY, ls="--", lw=0.7)
 
 
-def draw_lines(
-    ax: Axes,
-    x: Tensor,
-    y: Tensor,
-    color: str,
-    label: str,
-    lw: float = 1.2,
-    drawstyle: str = "default",
-) -> None:
+def draw_lines(ax: Axes, x: Tensor, y: Tensor, color: str, label: str, **look: Any) -> None:
     """The columns of y as one line that is broken between them, which draws much faster."""
     broken = np.column_stack([y.T, np.full(y.shape[1], np.nan)]).flatten()
     again = np.tile(np.append(x, np.nan), y.shape[1])
-    ax.plot(again, broken, color=color, lw=lw, label=label, drawstyle=drawstyle)
+    ax.plot(again, broken, color=color, label=label, **{"lw": 1.2} | look)
 
 
 def thin_legend(ax: Axes) -> None:
@@ -292,7 +279,7 @@ def thin_legend(ax: Axes) -> None:
         line.set_linewidth(1.6)
 
 
-def draw_coefficients(ax: Axes, truth: Tensor, estimates: Mapping[str, Tensor]) -> None:
+def draw_coefficients(ax: Axes, truth: Tensor, estimates: Vectors, title: str) -> None:
     looks = {"LinBreg": ("x", 5.0), "Lasso": ("o", 3.5)}
     support = truth.nonzero().flatten()
     ax.axhline(0, color=GRAY, lw=0.8)
@@ -303,5 +290,5 @@ def draw_coefficients(ax: Axes, truth: Tensor, estimates: Mapping[str, Tensor]) 
         shown = (values.abs() > 1e-12).nonzero().flatten()
         ax.plot(shown, values[shown], marker, color=COLORS[name], ms=size, label=name)
     top = 1.5 * float(truth.abs().max())  # room for the legend
-    draw.frame(ax, x="index $i$", y=r"$\theta_i$", key="upper center", columns=len(estimates) + 1,
+    draw.frame(ax, title, "index $i$", r"$\theta_i$", "upper center", len(estimates) + 1,
                xlim=(-1, len(truth)), ylim=(-0.85 * top, 1.1 * top))  # fmt: skip

@@ -14,6 +14,8 @@ from bregman.suite.convex import ExactFlow, Path, bregman_distance
 from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, PALETTE, PINK, RED
 
+Numbers = Sequence[float]
+
 LINBREG, ISTA, DESCENT = PALETTE["LinBreg"], PALETTE["ProxGD"], PALETTE["SGD"]
 WAITING_ROOM = "#E6EBF2"
 TIME = r"time $t = k\tau$"
@@ -22,13 +24,7 @@ _END = 6.0
 
 
 def pull_and_wait(
-    v: Sequence[float],
-    waiting: Sequence[float],
-    pulled: Sequence[float],
-    *,
-    lam: float,
-    tau: float,
-    upto: int | None = None,
+    v: Numbers, waiting: Numbers, pulled: Numbers, *, lam: float, tau: float, upto: int | None
 ) -> Figure:
     """One weight twice: pulled towards zero by a penalty, or waiting at zero behind a threshold.
 
@@ -91,7 +87,7 @@ def proximal_map(reg: Regularizer, x: float) -> Figure:
     return fig
 
 
-def subgradients(reg: L1, slopes: Sequence[float]) -> Figure:
+def subgradients(reg: L1, slopes: Numbers) -> Figure:
     """J = lam |x| in one variable: its tangents at zero, its subdifferential, its prox.
 
     Args:

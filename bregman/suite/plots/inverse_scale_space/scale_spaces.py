@@ -10,13 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from bregman.suite.plots import grammar as draw
-from bregman.suite.plots.inverse_scale_space.geometry import WAITING_ROOM
+from bregman.suite.plots.inverse_scale_space.geometry import WAITING_ROOM, Numbers
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
 
 
-def signal_scale_spaces(
-    signal: Tensor, flows: Mapping[str, tuple[Sequence[float], Tensor]]
-) -> Figure:
+def signal_scale_spaces(signal: Tensor, flows: Mapping[str, tuple[Numbers, Tensor]]) -> Figure:
     """A signal on its way through several flows.
 
     Args:
@@ -170,13 +168,7 @@ def denoising(
 
 
 def denoising_errors(
-    errors: Sequence[float],
-    residuals: Sequence[float],
-    contrast: Sequence[float],
-    *,
-    sigma: float,
-    stop: int,
-    rof: tuple[float, float, float],
+    errors: Numbers, residuals: Numbers, contrast: Numbers, *, sigma: float, stop: int, rof: Numbers
 ) -> Figure:
     """Bregman iteration for denoising, step by step, against the best ROF result.
 
