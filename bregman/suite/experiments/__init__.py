@@ -84,18 +84,6 @@ def stored_summaries(scale: str) -> pd.DataFrame:
     return summary[~summary.drop(columns="label").duplicated()]
 
 
-def _check_rows(summary: pd.DataFrame, beside: Path) -> None:
-    """A table that was cut at a line end reads well, but the one beside it knows more runs."""
-    if beside.exists():
-        curves = pd.read_csv(beside, usecols=["run", "seed"])
-        lacking = set(zip(curves["run"], curves["seed"], strict=True)) - set(
-            zip(summary["label"], summary["seed"], strict=True)
-        )
-        if lacking:
-            label, seed = min(lacking)
-            raise ValueError(f"{label!r} with seed {seed} is in {beside.name} alone")
-
-
 def _stored_summary(name: str, scale: str) -> pd.DataFrame:
     path = results_dir() / scale / name / "summary.csv"
     try:
@@ -109,8 +97,17 @@ def _stored_summary(name: str, scale: str) -> pd.DataFrame:
     except FileNotFoundError:
         return pd.DataFrame()
     except (OSError, ValueError, KeyError) as error:  # pandas' own are ValueErrors
-        raise DataError(
-            f"{path} can't be read ({error}); 'bregman run {name} --scale {scale} "
-            "--no-notebooks' writes it anew from the stored runs"
-        ) from error
+        again = f"'bregman run {name} --scale {scale} --no-notebooks' writes it anew"
+        raise DataError(f"{path} can't be read ({error}); {again} from the stored runs") from error
     return table
+
+
+def _check_rows(summary: pd.DataFrame, beside: Path) -> None:
+    """A table that was cut at a line end reads well, but the one beside it knows more runs."""
+    if beside.exists():
+        curves = pd.read_csv(beside, usecols=["run", "seed"])
+        known, made = ({*zip(*columns, strict=True)} for columns in (
+            (curves["run"], curves["seed"]), (summary["label"], summary["seed"])))  # fmt: skip
+        if lacking := known - made:
+            label, seed = min(lacking)
+            raise ValueError(f"{label!r} with seed {seed} is in {beside.name} alone")

@@ -135,13 +135,11 @@ def config(scale: Scale, seed: int, **settings: Any) -> Denoising:
         made["lr"] *= 3 if scale.mini else 2
     whole = (made["optimizer"], made["lam"], made["epochs"]) == ("AdaBreg", LAM, scale.epochs)
     return Denoising(
-        **made,
+        **made, seed=seed, density=0.01 if sparse else 1.0,
         test_size=scale.train_size and scale.train_size // 10,
-        density=0.01 if sparse else 1.0,
         batch_size=32 if scale.mini else 128,
         keep=whole and (seed == 0 or scale.seeds == 1),
-        seed=seed,
-    )
+    )  # fmt: skip
 
 
 FIGURE_5, BASELINE, SWEEP = "Figure 5", "dense baseline", "width against lam"

@@ -29,6 +29,8 @@ from bregman.suite.experiments.parts import Task
 from bregman.suite.experiments.recipe import Parts, Results, settings_of
 from bregman.suite.training import Training
 
+Names = Collection[str]
+
 # what pruning has in the paper's table
 TARGET = 0.05
 TRIALS = 6
@@ -142,12 +144,7 @@ def _experiment(name: str, scales: Mapping[str, Scale], rows: Collection[Row]) -
 
 
 def search(
-    scale: str,
-    families: Collection[str] = tuple(FAMILIES),
-    *,
-    make: bool = True,
-    device: str = "cpu",
-    jobs: int = 1,
+    scale: str, families: Names = FAMILIES, *, make: bool = True, device: str = "cpu", jobs: int = 1
 ) -> tuple[Experiment, pd.DataFrame]:
     """Tune the methods alike; of a trial in the store the sampler is told what it gave.
 

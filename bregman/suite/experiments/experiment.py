@@ -23,6 +23,8 @@ MADE_IN_NOTEBOOKS = ("smoke", "quick")
 # torch takes no larger seeds
 LARGEST_SEED = 2**63 - 1
 
+Labels = Collection[str] | None
+
 
 class RunsFailedError(RuntimeError):
     """Some runs of an experiment failed; the others were made, and stand in its tables."""
@@ -156,7 +158,7 @@ class Experiment:
         seed: int = 0,
         device: str = "cpu",
         jobs: int | None = None,
-        rows: Collection[str] | None = None,
+        rows: Labels = None,
         seeds: int | None = None,
         cluster: str | None = None,
         make: bool | None = None,
@@ -287,11 +289,7 @@ class Experiment:
         return table.astype(dict.fromkeys(MEASURED, float))
 
     def forecast(
-        self,
-        scale: str,
-        seed: int = 0,
-        rows: Collection[str] | None = None,
-        seeds: int | None = None,
+        self, scale: str, seed: int = 0, rows: Labels = None, seeds: int | None = None
     ) -> Forecast:
         """What is in the store, and how long it takes to make the rest; as for ``run``.
 
@@ -304,9 +302,7 @@ class Experiment:
         missing = self._missing(scale, asked, runs)
         return forecast(missing, {plan.config for plan in asked}, runs)
 
-    def _asked(
-        self, scale: str, seed: int, rows: Collection[str] | None, seeds: int | None
-    ) -> list[Plan]:
+    def _asked(self, scale: str, seed: int, rows: Labels, seeds: int | None) -> list[Plan]:
         """Those of the planned runs that were asked for."""
         meaning = self.scale(scale)
         known = [row.label for row in self.rows_at(scale)]

@@ -195,16 +195,14 @@ class Fits(NamedTuple):
 
 def choose(summary: pd.DataFrame) -> Fits:
     """The settings that are to be tried on all seven curves, by the table of the experiment."""
-    table = ranking(summary)
 
     def setting(index: Any) -> Setting:
         gain, schedule, lr = index
         return Setting(float(gain), schedule, float(lr))
 
-    return Fits(
-        tuple(map(setting, table.index[:4])),
-        {name: setting(table[name].idxmin()) for name, *_ in OF_GRID},
-    )
+    table = ranking(summary)
+    own = {name: setting(table[name].idxmin()) for name, *_ in OF_GRID}
+    return Fits(tuple(map(setting, table.index[:4])), own)
 
 
 def curve_name(optimizer: str, lam: str) -> str:

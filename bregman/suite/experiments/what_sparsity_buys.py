@@ -9,7 +9,7 @@ the paper. Four questions, each an artifact of its own:
     WHOLE_RUNS  what becomes of that in seconds?
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
@@ -90,30 +90,21 @@ def config(scale: SparsityScale, seed: int, network: str, **settings: Any) -> Sp
     Adam and AdaBreg have a learning rate of 1e-3. The Bregman optimizers start sparse, the others
     dense and without a regularizer.
     """
-    shared = NETWORKS[network]
-    adaptive = settings.get("optimizer") in ("Adam", "AdaBreg")
-    of_network = {
-        "lr": 1e-3 if adaptive else shared.lr,
-        "density": shared.density,
-        "gain": shared.gain,
-        "epochs": shared.epochs,
-    }
-    made = {**SETUP, **of_network, **settings}
+    made = {**SETUP, **asdict(NETWORKS[network])}
+    if settings.get("optimizer") in ("Adam", "AdaBreg"):
+        made["lr"] = 1e-3
+    made |= settings
     if made["optimizer"] not in ("LinBreg", "AdaBreg"):
         made |= {"lam": 0.0, "density": 1.0, "gain": settings.get("gain", 1.0)}
-    made["frozen_steps"] = min(made["frozen_steps"], scale.frozen_steps)
-    made["epochs"] = min(made["epochs"], scale.epochs)
+    for limited in ("epochs", "frozen_steps"):
+        made[limited] = min(made[limited], getattr(scale, limited))
+    part = made.pop("part")
     return SparseTraining(
-        **made,
-        network=network,
+        **made, network=network, seed=seed, mini=scale.mini,
         width=scale.channels if network == "ResNet-18" else scale.width,
-        dataset=shared.dataset,
-        mini=scale.mini,
-        train_size=scale.train_size and int(shared.part * scale.train_size),
+        train_size=scale.train_size and int(part * scale.train_size),
         batch_size=32 if scale.mini else 128,
-        autocast=shared.autocast,
-        seed=seed,
-    )
+    )  # fmt: skip
 
 
 ALL, LARGE, PAPER = ("smoke", "quick", "paper"), ("quick", "paper"), ("paper",)

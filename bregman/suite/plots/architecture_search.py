@@ -80,17 +80,14 @@ def browse_networks(results: Results) -> None:
             look = {"color": BLUE if values.iloc[-1] > 0 else RED}
             weights.append(moving.path(f"x{i} → x{j}", look, values, run=label))
     names = (f"x{i}" for i in range(len(nodes.T)))
-    moving.browse(
-        [
-            moving.network("Active Neurons and Skips", networks, names),
-            moving.paths(weights, "epoch", "Skip Weight"),
-            moving.curves(results, PSNR, looks),
-            moving.curves(results, draw.ACCURACY._replace(limits=(80, 92)), looks),
-        ],
-        "A network over the epochs: active neurons as bars, skip connections as arcs.",
-        frames=moving.epochs(results),
-        one=("run",),
-    )
+    views = [
+        moving.network("Active Neurons and Skips", networks, names),
+        moving.paths(weights, "epoch", "Skip Weight"),
+        moving.curves(results, PSNR, looks),
+        moving.curves(results, draw.ACCURACY._replace(limits=(80, 92)), looks),
+    ]
+    alt = "A network over the epochs: active neurons as bars, skip connections as arcs."
+    moving.browse(views, alt, frames=moving.epochs(results), one=("run",))
 
 
 def skips(results: Results) -> Figure:
@@ -108,9 +105,8 @@ def skips(results: Results) -> Figure:
     rows = math.ceil(len(labels) / 2)
     with draw.panels(rows, 2, 2.4 * rows, count=len(labels)) as (fig, axes):
         for ax, label in zip(axes.flat, labels, strict=False):
-            curves = chosen[chosen["run"] == label].pivot(
-                index="epoch", columns="metric", values="value"
-            )
+            of_run = chosen[chosen["run"] == label]
+            curves = of_run.pivot(index="epoch", columns="metric", values="value")
             last = curves.iloc[-1].abs()
             named = last[last > 0].nlargest(LABELLED).index
             ax.plot(curves.index, curves.drop(columns=named), color=GRAY, lw=0.7)

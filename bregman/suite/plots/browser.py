@@ -16,10 +16,12 @@ import numpy as np
 from IPython.display import display
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.grammar import Measure
+from bregman.suite.plots.grammar import Look, Measure
 
 Mark = dict[str, Any]
 Panel = dict[str, Any]
+Tags = Mapping[str, str]
+NO_TAGS: Tags = {}
 
 _CODE = (resources.files("bregman.suite.plots") / "browser.js").read_text()
 
@@ -65,12 +67,7 @@ def browse(
 
 
 def path(
-    name: str,
-    look: Mapping[str, Any],
-    y: Iterable[float],
-    x: Any = None,
-    note: str = "",
-    **tags: Any,
+    name: str, look: Look, y: Iterable[float], x: Any = None, note: str = "", **tags: Any
 ) -> Mark:
     """A curve with a point for each frame, or a single point.
 
@@ -91,9 +88,7 @@ def path(
     }  # fmt: skip
 
 
-def paths(
-    marks: Iterable[Mark], x: str, y: str, tags: Mapping[str, str] = {}, **axes: Any
-) -> Panel:
+def paths(marks: Iterable[Mark], x: str, y: str, tags: Tags = NO_TAGS, **axes: Any) -> Panel:
     """A panel of paths.
 
     Args:
@@ -107,11 +102,7 @@ def paths(
 
 
 def curves(
-    results: Results,
-    measure: Measure,
-    looks: Mapping[str, Mapping[str, Any]],
-    tags: Mapping[str, str] = {},
-    **axes: Any,
+    results: Results, measure: Measure, looks: Mapping[str, Look], tags: Tags = NO_TAGS, **axes: Any
 ) -> Panel:
     """A panel of what runs recorded over the epochs, one curve per run and seed.
 
@@ -122,8 +113,8 @@ def curves(
         tags: as for ``paths``.
         axes: likewise.
     """
-    table = results.by_seed(measure.split, measure.metric).reindex(epochs(results))
-    table = measure.factor * table
+    recorded = results.by_seed(measure.split, measure.metric)
+    table = measure.factor * recorded.reindex(epochs(results))
     marks = (
         path(f"{run}, seed {seed}", looks[run], values, run=run, seed=seed)
         for (run, seed), values in table.items()

@@ -7,6 +7,7 @@ from bregman.suite.experiments import Results, paper_reference
 from bregman.suite.plots import browser as moving
 from bregman.suite.plots import grammar as draw
 
+MEASURES = (draw.DENSITY, draw.ACCURACY)
 MARKERS = {"": "o", "thresh": "s"}
 
 
@@ -38,9 +39,7 @@ def paths(results: Results) -> Figure:
                 right.plot(density, mean["test_acc_pct"], **look)
             end = density, mean["val_acc_pct"]
             if not run["variant"]:
-                way = (
-                    draw.spread(drawn, str(label), m)["mean"] for m in (draw.DENSITY, draw.ACCURACY)
-                )
+                way = (draw.spread(drawn, str(label), measure)["mean"] for measure in MEASURES)
                 left.plot(*way, color=shade)
                 ends[draw.algorithm(run)] = end
             elif density > 0:
@@ -67,18 +66,15 @@ def browse_runs(results: Results) -> None:
     """
     plain = results.where(variant="")
     looks = draw.looks(plain)
-    density, accuracy = (100 * plain.curves(*m[:2]) for m in (draw.DENSITY, draw.ACCURACY))
+    density, accuracy = (100 * plain.curves(*measure[:2]) for measure in MEASURES)
     ways = (moving.path(run, looks[run], accuracy[run], density[run], run=run) for run in density)
-    moving.browse(
-        [
-            moving.paths(ways, draw.DENSITY.name, draw.ACCURACY.name, log="x"),
-            moving.curves(plain, draw.DENSITY, looks, log="y"),
-            moving.curves(plain, draw.ACCURACY, looks),
-        ],
-        "Accuracy against density, and both over the epochs, one curve per run.",
-        frames=moving.epochs(plain),
-        many=("run",),
-    )
+    views = [
+        moving.paths(ways, draw.DENSITY.name, draw.ACCURACY.name, log="x"),
+        moving.curves(plain, draw.DENSITY, looks, log="y"),
+        moving.curves(plain, draw.ACCURACY, looks),
+    ]
+    alt = "Accuracy against density, and both over the epochs, one curve per run."
+    moving.browse(views, alt, frames=moving.epochs(plain), many=("run",))
 
 
 def layers(results: Results) -> Figure:

@@ -67,20 +67,16 @@ def browse_hourglass(results: Results, digits: Mapping[int, Arrays]) -> None:
     for seed, kept in digits.items():
         pixels = kept["noisy"][None, :4, 0]
         noisy[str(seed)] = 255 * (pixels - pixels.min()) / np.ptp(pixels)
-        denoised[str(seed)] = np.stack(
-            [kept[f"digits_after_epoch_{epoch}"][:4, 0] for epoch in frames]
-        )
-    moving.browse(
-        [
-            moving.network("Active Neurons", networks, NAMES),
-            moving.curves(results, SSIM, {results.label: ADABREG}),
-            moving.tiles("Noisy", noisy, "seed", 4),
-            moving.tiles("Denoised", denoised, "seed", 4),
-        ],
-        "The active neurons of each layer over the epochs, and four digits as they are denoised.",
-        frames=frames,
-        one=("seed",),
-    )
+        images = [kept[f"digits_after_epoch_{epoch}"][:4, 0] for epoch in frames]
+        denoised[str(seed)] = np.stack(images)
+    views = [
+        moving.network("Active Neurons", networks, NAMES),
+        moving.curves(results, SSIM, {results.label: ADABREG}),
+        moving.tiles("Noisy", noisy, "seed", 4),
+        moving.tiles("Denoised", denoised, "seed", 4),
+    ]
+    alt = "The active neurons of each layer over the epochs, and four digits as they are denoised."
+    moving.browse(views, alt, frames=frames, one=("seed",))
 
 
 def browse_noise(results: Results, arrays: Mapping[str, Arrays], rows: Arrays) -> None:

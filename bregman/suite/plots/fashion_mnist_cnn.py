@@ -70,16 +70,13 @@ def browse_kernels(arrays: Mapping[str, Array], images: Mapping[str, Array]) -> 
     peak = np.abs(stack).max(axis=(2, 3), keepdims=True)
     stack = np.round(128 + 127 * stack / np.where(peak > 0, peak, 1))
     maps = {name: image.reshape(1, 1, 28, 28) for name, image in images.items()}
-    moving.browse(
-        [
-            moving.tiles("Kernels", {"": stack}, "kernels", 8, blank=True),
-            moving.tiles("Feature Maps", maps, "image", 8, kernels=0),
-            moving.tiles("Image", maps, "image", 1),
-        ],
-        "64 kernels of a convolution over the epochs of a training, and their feature maps.",
-        frames=range(len(stack)),
-        one=("image",),
-    )
+    views = [
+        moving.tiles("Kernels", {"": stack}, "kernels", 8, blank=True),
+        moving.tiles("Feature Maps", maps, "image", 8, kernels=0),
+        moving.tiles("Image", maps, "image", 1),
+    ]
+    alt = "64 kernels of a convolution over the epochs of a training, and their feature maps."
+    moving.browse(views, alt, frames=range(len(stack)), one=("image",))
 
 
 def browse_runs(results: Results) -> None:
@@ -89,22 +86,18 @@ def browse_runs(results: Results) -> None:
         results: of the experiment ``fashion_mnist_cnn``.
     """
     kernels = draw.Measure("weights", "kernels_conv1", "Active Kernels, First Convolution")
-    panels = []
+    views = []
     for artifact in TABLES:
         rows, tags = results.where(artifact=artifact), {"table": artifact}
         looks = draw.looks(rows, ls="-") | draw.looks(rows.where(config_autocast=None), ls=":")
-        panels += [
+        views += [
             moving.curves(rows, draw.DENSITY, looks, tags, log="y"),
             moving.curves(rows, kernels, looks, tags),
             moving.curves(rows, draw.ACCURACY._replace(limits=(80, 94)), looks, tags),
         ]
-    moving.browse(
-        panels,
-        "Density, active kernels and accuracy over the epochs, one curve per run and seed.",
-        frames=moving.epochs(results),
-        one=("table",),
-        many=("run", "seed"),
-    )
+    alt = "Density, active kernels and accuracy over the epochs, one curve per run and seed."
+    frames = moving.epochs(results)
+    moving.browse(views, alt, frames=frames, one=("table",), many=("run", "seed"))
 
 
 def accuracy_against_density(results: Results) -> Figure:
@@ -131,11 +124,11 @@ def accuracy_against_density(results: Results) -> Figure:
             for _, runs in half.where(artifact=artifact).summary.groupby("label", sort=False):
                 shade, theirs = draw.color(runs.iloc[0]), paper.loc[tuple(runs.iloc[0][row])]
                 x, y = runs[measure], runs["test_acc_pct"]
-                ends = [x.mean(), theirs[measure]], [y.mean(), theirs["test_acc_pct"]]
-                ax.plot(*ends, color=shade, lw=0.6)
+                there = theirs[measure], theirs["test_acc_pct"]
+                ax.plot(*zip((x.mean(), y.mean()), there, strict=True), color=shade, lw=0.6)
                 bars = {"xerr": x.std(), "yerr": y.std()} if len(runs) > 1 else {}
-                ax.errorbar(ends[0][0], ends[1][0], fmt="o", color=shade, capsize=2, lw=1, **bars)
-                ax.plot(ends[0][1], ends[1][1], "o", mec=shade, mfc="white")
+                ax.errorbar(x.mean(), y.mean(), fmt="o", color=shade, capsize=2, lw=1, **bars)
+                ax.plot(*there, "o", mec=shade, mfc="white")
             ax.set(xlabel=name, title=f"{artifact}, {part}")
             draw.few_ticks(ax.xaxis)
         axes[0, 0].set(ylabel="Test Accuracy [%]")
@@ -179,9 +172,8 @@ def _algorithms(results: Results, **look: str) -> dict[str, draw.Look]:
 
 def _maps(image: Array, kernels: Array) -> Array:
     """The image correlated with each kernel, without padding, stretched over [0, 1]."""
-    windows = np.lib.stride_tricks.sliding_window_view(
-        image.astype(kernels.dtype), kernels.shape[1:]
-    )
+    image, size = image.astype(kernels.dtype), kernels.shape[1:]
+    windows = np.lib.stride_tricks.sliding_window_view(image, size)
     maps = np.einsum("hwij,kij->khw", windows, kernels)
     low, high = (end(axis=(1, 2), keepdims=True) for end in (maps.min, maps.max))
     return (maps - low) / np.where(high > low, high - low, 1)

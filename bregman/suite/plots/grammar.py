@@ -184,12 +184,7 @@ def spread(results: Results, run: str, measure: Measure) -> pd.DataFrame:
 
 
 def curves(
-    ax: Axes,
-    results: Results,
-    measure: Measure,
-    looks: Mapping[str, Look],
-    *,
-    band: bool = False,
+    ax: Axes, results: Results, measure: Measure, looks: Mapping[str, Look], *, band: bool = False
 ) -> None:
     """Draw what runs recorded over the epochs, averaged over the seeds.
 
@@ -207,13 +202,9 @@ def curves(
             low, high = values["mean"] - values["std"], values["mean"] + values["std"]
             ax.fill_between(values.index, low, high, color=look["color"], alpha=0.15, lw=0)
     ax.set(ylabel=measure.name)
-    if measure.limits is not None and highest(ax) > measure.limits[0]:
+    highest = [float(np.max(line.get_ydata())) for line in ax.lines]
+    if measure.limits is not None and max(highest) > measure.limits[0]:
         ax.set(ylim=measure.limits)
-
-
-def highest(ax: Axes) -> float:
-    """The largest value of the lines in a panel."""
-    return max(float(np.max(line.get_ydata())) for line in ax.lines)
 
 
 def image(ax: Axes, pixels: Any, low: float = 0, high: float = 1, cmap: str = "gray") -> None:

@@ -56,13 +56,10 @@ def training_curves(results: Results) -> Figure:
 def browse_runs(results: Results) -> None:
     """Figure 3 in motion: each run and seed of the experiment ``mnist_acceleration``."""
     looks = _looks(results)
-    moving.browse(
-        [moving.curves(results, ACCURACY, looks),
-         moving.curves(results, draw.ENTRIES, looks, log="y")],
-        "Validation accuracy and non-zero entries over the epochs, one curve per run and seed.",
-        frames=moving.epochs(results),
-        many=("run", "seed"),
-    )  # fmt: skip
+    entries = moving.curves(results, draw.ENTRIES, looks, log="y")
+    views = [moving.curves(results, ACCURACY, looks), entries]
+    alt = "Validation accuracy and non-zero entries over the epochs, one curve per run and seed."
+    moving.browse(views, alt, frames=moving.epochs(results), many=("run", "seed"))
 
 
 def _looks(results: Results) -> dict[str, draw.Look]:

@@ -39,12 +39,9 @@ def training_curves(results: Results) -> Figure:
 def browse_runs(results: Results) -> None:
     """Figure 2 in motion: each run and seed of the experiment ``mnist_comparison``."""
     looks = _looks(results)
-    moving.browse(
-        [moving.curves(results, measure, looks) for measure in MEASURES],
-        "Accuracies, norm and non-zero entries over the epochs, one curve per run and seed.",
-        frames=moving.epochs(results),
-        many=("run", "seed"),
-    )
+    views = [moving.curves(results, measure, looks) for measure in MEASURES]
+    alt = "Accuracies, norm and non-zero entries over the epochs, one curve per run and seed."
+    moving.browse(views, alt, frames=moving.epochs(results), many=("run", "seed"))
 
 
 def beside_stored(results: Results, tried: Results) -> Figure:

@@ -94,12 +94,8 @@ def explore(draw: Callable[..., Figure], alt: str, wait: int = 0, **sliders: Sli
     if unknown := set(sliders) - set(inspect.signature(draw).parameters):
         raise ValueError(f"sliders must be arguments of draw, got {sorted(unknown)[0]!r}")
     start = [slider.position for slider in sliders.values()]
-    controls = Controls(
-        sliders=[{"label": s.label, "texts": s.texts} for s in sliders.values()],
-        start=start,
-        positions=start,
-        wait=wait,
-    )
+    shapes = [{"label": slider.label, "texts": slider.texts} for slider in sliders.values()]
+    controls = Controls(sliders=shapes, start=start, positions=start, wait=wait)
     layout: list[Any] = []
 
     def drawn(positions: Iterable[int]) -> Any:
@@ -166,15 +162,8 @@ def animate(
     shown = bundle(data, (width, height), alt)
     shown["text/html"] = _ANIMATION.format(
         frames=" ".join(as_data(frame).split(",")[1] for frame, _ in pictures),
-        still=as_data(data),
-        alt=html.escape(alt),
-        width=width,
-        height=height,
-        last=len(pictures) - 1,
-        at=at,
-        label=html.escape(label),
-        at_text=html.escape(texts[at]),
-        texts=html.escape("|".join(texts)),
-        pause=pause,
-    )
+        still=as_data(data), alt=html.escape(alt), width=width, height=height,
+        last=len(pictures) - 1, at=at, label=html.escape(label), at_text=html.escape(texts[at]),
+        texts=html.escape("|".join(texts)), pause=pause,
+    )  # fmt: skip
     display(shown, raw=True)

@@ -164,11 +164,8 @@ def waking(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         Three panels, one line per seed.
     """
     looks = dict(zip(histories, (("o", RED), ("s", OCHRE), ("^", BLUE)), strict=False))
-    panels = {
-        "connected": "neurons with weights in and out",
-        "rank": "rank of their activations",
-        "accuracy": "training accuracy in %",
-    }
+    panels = {"connected": "neurons with weights in and out", "rank": "rank of their activations",
+              "accuracy": "training accuracy in %"}  # fmt: skip
     with draw.panels(1, 3, 2.8) as (fig, [axes]):
         for ax, (column, title) in zip(axes, panels.items(), strict=True):
             for kind, tables in histories.items():

@@ -70,10 +70,8 @@ def accuracy_at_density(results: Results) -> Figure:
         A row of two panels per network; means over the seeds, with the standard deviation where
         there are several. The dashed line is the dense network.
     """
-    columns = {
-        "n_total_pct": "Non-Zero Weights [%]",
-        "flops_pct": "FLOPs of the Training [% of Dense]",
-    }
+    columns = {"n_total_pct": "Non-Zero Weights [%]",
+               "flops_pct": "FLOPs of the Training [% of Dense]"}  # fmt: skip
     networks = results.summary.groupby("config_network", sort=False)
     n = networks.ngroups
     with draw.panels(n, 2, 0.5 + 2.6 * n, sharex="col", sharey="row") as (fig, axes):
@@ -102,9 +100,8 @@ def browse_costs(results: Results) -> None:
     """
     across = {"density": ("n_total_pct", "Non-Zero Weights [%]", {"log": "x"}),
               "frozen steps": ("frozen_steps", "Frozen Steps m", {})}  # fmt: skip
-    summary = results.summary.assign(
-        quality=results.summary["test_acc_pct"].fillna(results.summary["ssim"])
-    )
+    summary = results.summary
+    summary = summary.assign(quality=summary["test_acc_pct"].fillna(summary["ssim"]))
     up = {"quality": "Test Accuracy [%] or SSIM", "flops_pct": "FLOPs [% of Dense]",
           "seconds": "Seconds"}  # fmt: skip
     methods = dict(zip(summary["strategy"].unique(), itertools.cycle(SEQUENCE)))
@@ -136,11 +133,9 @@ def frozen_steps_map(results: Results) -> Figure:
     Returns:
         Three heat maps; blank where a run diverged.
     """
-    measures = (
-        ("test_acc_pct", "Test Accuracy [%]", "Blues"),
-        ("n_total_pct", "Non-Zero Weights [%]", "Oranges"),
-        ("flops_pct", "FLOPs [% of Dense]", "Greens"),
-    )
+    measures = (("test_acc_pct", "Test Accuracy [%]", "Blues"),
+                ("n_total_pct", "Non-Zero Weights [%]", "Oranges"),
+                ("flops_pct", "FLOPs [% of Dense]", "Greens"))  # fmt: skip
     with draw.panels(1, 3, 2.6, sharey=True) as (fig, axes):
         runs = results.summary
         for ax, (column, title, colors) in zip(axes[0], measures, strict=True):
