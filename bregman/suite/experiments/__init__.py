@@ -105,9 +105,8 @@ def _stored_summary(name: str, scale: str) -> pd.DataFrame:
 def _check_rows(summary: pd.DataFrame, beside: Path) -> None:
     """A table that was cut at a line end reads well, but the one beside it knows more runs."""
     if beside.exists():
-        curves = pd.read_csv(beside, usecols=["run", "seed"])
-        known, made = ({*zip(*columns, strict=True)} for columns in (
-            (curves["run"], curves["seed"]), (summary["label"], summary["seed"])))  # fmt: skip
-        if lacking := known - made:
-            label, seed = min(lacking)
+        known = pd.MultiIndex.from_frame(pd.read_csv(beside, usecols=["run", "seed"]))
+        lacking = known.difference(pd.MultiIndex.from_frame(summary[["label", "seed"]]))
+        if len(lacking):
+            label, seed = lacking[0]
             raise ValueError(f"{label!r} with seed {seed} is in {beside.name} alone")
