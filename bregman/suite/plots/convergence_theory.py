@@ -155,12 +155,7 @@ def bregman_convexity(
     return fig
 
 
-def constant_steps(
-    means: BySteps[Tensor],
-    bounds: BySteps[Tensor],
-    plateaus: BySteps[float],
-    limits: BySteps[float],
-) -> Figure:
+def constant_steps(means: BySteps, bounds: BySteps, plateaus: BySteps, limits: BySteps) -> Figure:
     """Theorem 11: for constant steps the distance falls to a level that shrinks with the step.
 
     Args:
@@ -246,10 +241,9 @@ def rooms(table: pd.DataFrame) -> Figure:
     """
     with draw.panels(1, 1, 0.9 + 0.22 * len(table), minor=False) as (fig, [[ax]]):
         rows, ticks = np.arange(len(table)), (0.1, 0.2, 0.5, 1, 2, 5, 10)
-        for (name, values), (mark, color) in zip(
-            table.items(), (("o", BLUE), ("D", RED)), strict=False
-        ):
-            ax.plot(values, rows, color=color, marker=mark, ms=5, ls="", label=name)
+        looks = ({"color": BLUE, "marker": "o"}, {"color": RED, "marker": "D"})
+        for (name, values), look in zip(table.items(), looks, strict=False):
+            ax.plot(values, rows, ms=5, ls="", label=name, **look)
         ax.axvline(1, label="exactly right", **BOUND)
         ax.set(xscale="log", xlabel="factor by which the constant may be wrong")
         ax.set_xticks(ticks, map(str, ticks))
@@ -351,13 +345,9 @@ def example_1(theta: Tensor, v: Tensor, slopes: Tensor) -> Figure:
         draw.frame(left, x=r"$\theta$", key="upper left", xlim=(x[0], x[-1]), ylim=(-0.6, None))
         right.axhline(0, color=BLACK, lw=0.6)
         # v equals theta while both are positive: a broad line under a thin one
-        looks = (
-            {"color": GREEN, "lw": 3.5, "alpha": 0.5},
-            {"color": EXACT},
-            {"color": RED, "ls": "--"},
-        )
-        curves = {r"$v^k$": v, r"$\theta^k$": theta, r"$\mathcal{L}'(\theta^k)$": slopes}
-        draw.lines(right, curves, looks)
+        right.plot(v, color=GREEN, lw=3.5, alpha=0.5, label=r"$v^k$")
+        right.plot(theta, color=EXACT, label=r"$\theta^k$")
+        right.plot(slopes, "--", color=RED, label=r"$\mathcal{L}'(\theta^k)$")
         draw.frame(right, x="$k$", key="lower left")
     return fig
 
