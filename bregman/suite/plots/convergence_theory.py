@@ -396,10 +396,9 @@ def tried_steps(
             for curve, look in zip(sides, ({"color": BLUE}, BOUND), strict=True):
                 shown = np.asarray(curve, dtype=float)
                 ax.plot(k, np.where((shown > 0) & (shown < 1e30), shown, np.nan), **look)
-            ax.set(yscale="log", ylim=(1e-6, 1e3), xlim=(k[0], k[-1]), title=name)
-            ax.set(xlabel="$k + 1$" if logarithmic else "$k$", yticks=[1e-6, 1e-3, 1, 1e3])
-            if logarithmic:
-                ax.set(xscale="log")
+            across, log = ("$k + 1$", "xy") if logarithmic else ("$k$", "y")
+            draw.frame(ax, name, across, log=log, ylim=(1e-6, 1e3), xlim=(k[0], k[-1]),
+                       yticks=[1e-6, 1e-3, 1, 1e3])  # fmt: skip
         fig.legend(axes[0].lines, ["seen", "bound"], loc="outside lower center", ncols=2)
     return fig
 
