@@ -207,9 +207,11 @@ def curves(
         ax.set(ylim=measure.limits)
 
 
-def image(ax: Axes, pixels: Any, low: float = 0, high: float = 1, cmap: str = "gray") -> None:
-    """Draw an image without axes."""
-    ax.imshow(np.squeeze(pixels), cmap=cmap, vmin=low, vmax=high)
+def image(
+    ax: Axes, pixels: Any, low: float = 0, high: float = 1, cmap: str = "gray", **look: Any
+) -> None:
+    """Draw an image without axes; the look is as for ``imshow``."""
+    ax.imshow(np.squeeze(pixels), cmap=cmap, vmin=low, vmax=high, **look)
     ax.set(xticks=[], yticks=[])
     ax.grid(False)
 

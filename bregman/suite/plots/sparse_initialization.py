@@ -111,8 +111,8 @@ def through_depth(
             for name, values in curves.items():
                 values, color = np.atleast_2d(values), COLORS[name]
                 layers = range(1, values.shape[1] + 1)
-                look = {"alpha": 0.4, "lw": 4} if name == "dense" else {"marker": "o", "ms": 3}
-                ax.semilogy(layers, values.mean(0), color=color, label=name, **look)
+                look = {"alpha": 0.4, "lw": 4} if name == "dense" else {}
+                ax.semilogy(layers, values.mean(0), "o-", ms=3, color=color, label=name, **look)
                 ax.fill_between(layers, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
                 if name in formulas.get(key, {}):
                     ax.plot(layers, formulas[key][name], zorder=3, **ON_CURVES)

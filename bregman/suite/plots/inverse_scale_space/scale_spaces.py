@@ -241,7 +241,7 @@ def _signal(ax: Axes, values: Tensor, color: str = GRAY, label: str | None = Non
 
 
 def _image(ax: Axes, image: ArrayLike, title: str) -> None:
-    draw.image(ax, np.asarray(image))
+    draw.image(ax, np.asarray(image), interpolation="nearest")
     ax.set(title=title)
 
 
