@@ -159,7 +159,7 @@ def search(
         The trials, one row each, and their table: ``results/<scale>/equal_density_search/``.
     """
     import optuna  # only the search needs it
-    from optuna.distributions import FloatDistribution
+    from optuna.distributions import BaseDistribution, FloatDistribution
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: list[Row] = []
@@ -168,7 +168,7 @@ def search(
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=3)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for number in range(TRIALS):
-            ranges = {
+            ranges: dict[str, BaseDistribution] = {
                 key: FloatDistribution(*ends, log=True) for key, ends in family.space().items()
             }
             trial = study.ask(ranges)

@@ -244,8 +244,8 @@ class Experiment:
                 ensure(name)
         if jobs is None:
             jobs = 1 if scale == "smoke" or device != "cpu" else cpu_count()
-        how = {"revision": self.revision, "cluster": cluster}
-        return make_missing(self.name, store, configs, self.train, device, jobs, **how)
+        return make_missing(self.name, store, configs, self.train, device, jobs,
+                            revision=self.revision, cluster=cluster)  # fmt: skip
 
     def _runs(self, scale: str, planned: list[Plan]) -> dict[Any, Run]:
         """From their configs to the runs that are in the store."""

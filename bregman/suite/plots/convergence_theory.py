@@ -20,7 +20,8 @@ from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.grammar import DASHED
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PALETTE, PINK, PURPLE, RED
 
-Curves, BySteps = Mapping[str, Tensor], Mapping[float, Any]
+Curves = Mapping[str, Tensor]
+BySteps = Mapping[float, Any]
 
 EXACT, NOISY = BLUE, RED
 STEPS = tuple({"color": color} for color in (BLUE, GREEN, PINK, OCHRE, RED))

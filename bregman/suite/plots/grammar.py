@@ -147,8 +147,9 @@ def frame(
     names = {"title": title, "xlabel": x, "ylabel": y}
     names |= {f"{axis}scale": "log" for axis in log}
     ax.set(**{name: text for name, text in names.items() if text is not None}, **axes)
+    place: Any = key  # one of those that matplotlib knows
     if key is not None:
-        ax.legend(loc=key, ncols=columns)
+        ax.legend(loc=place, ncols=columns)
 
 
 def legend(fig: Figure, looks: Mapping[str, Look], columns: int | None = None) -> None:

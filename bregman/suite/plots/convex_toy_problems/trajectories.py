@@ -14,7 +14,8 @@ from bregman.suite.convex import ExactFlow, Path
 from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.style import BLACK, GRAY, PALETTE, PURPLE
 
-Numbers, Vectors = Sequence[float], Mapping[str, Tensor]
+Numbers = Sequence[float]
+Vectors = Mapping[str, Tensor]
 
 # what stands for zero on a logarithmic axis
 FLOOR = 1e-16
