@@ -18,30 +18,11 @@ from matplotlib.figure import Figure
 
 from bregman.suite.plots.style import STYLE, as_data, bundle, picture
 
-_CONTROLS = (resources.files("bregman.suite.plots") / "controls.js").read_text()
+_HERE = resources.files("bregman.suite.plots")
+_CONTROLS = (_HERE / "controls.js").read_text()
 
 # no element needs a name and no script runs at loading, so it works wherever handlers may run
-_ANIMATION = """<figure style="margin:0" data-frames="{frames}">
-<img src="{still}" alt="{alt}" width="{width}" height="{height}">
-<div style="display:flex;align-items:center;gap:0.7em;max-width:{width}px">
-<button aria-label="play or pause" title="play or pause" onclick="
-const f = this.closest('figure'), s = f.querySelector('input'), last = Number(s.max);
-const stop = () => {{ clearInterval(f.timer); f.timer = null; this.textContent = '&#9654;'; }};
-if (f.timer) {{ stop(); }} else {{
-if (Number(s.value) >= last) s.value = -1;
-this.textContent = '&#9208;';
-f.timer = setInterval(() => {{
-if (!f.isConnected || Number(s.value) >= last) return stop();
-s.value = Number(s.value) + 1; s.oninput(); }}, {pause}); }}">&#9654;</button>
-<input type="range" min="0" max="{last}" value="{at}" step="1" aria-label="{label}"
- data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}"
- style="flex:1" oninput="
-const f = this.closest('figure'), k = Number(this.value);
-f.querySelector('img').src = 'data:image/png;base64,' + f.dataset.frames.split(' ')[k];
-const text = this.dataset.texts.split('|')[k];
-this.setAttribute('aria-valuetext', text); f.querySelector('output').textContent = text;">
-<output aria-hidden="true" style="min-width:7em">{at_text}</output>
-</div></figure>"""
+_ANIMATION = (_HERE / "animation.html").read_text().strip()
 
 
 @dataclass(frozen=True)
@@ -113,12 +94,8 @@ def explore(draw: Callable[..., Figure], alt: str, wait: int = 0, **sliders: Sli
     if unknown := set(sliders) - set(inspect.signature(draw).parameters):
         raise ValueError(f"sliders must be arguments of draw, got {sorted(unknown)[0]!r}")
     start = [slider.position for slider in sliders.values()]
-    controls = Controls(
-        sliders=[{"label": s.label, "texts": s.texts} for s in sliders.values()],
-        start=start,
-        positions=start,
-        wait=wait,
-    )
+    shapes = [{"label": slider.label, "texts": slider.texts} for slider in sliders.values()]
+    controls = Controls(sliders=shapes, start=start, positions=start, wait=wait)
     layout: list[Any] = []
 
     def drawn(positions: Iterable[int]) -> Any:
@@ -176,8 +153,7 @@ def animate(
     """
     pictures = []
     for figure in frames:
-        with plt.style.context(STYLE):
-            pictures.append(picture(figure, tight=False, dpi=110, colors=32))
+        pictures.append(picture(figure, tight=False, dpi=110, colors=32))
         plt.close(figure)
     if len(texts) != len(pictures):
         raise ValueError(f"texts must be {len(pictures)}, one per frame, got {len(texts)}")
@@ -186,15 +162,8 @@ def animate(
     shown = bundle(data, (width, height), alt)
     shown["text/html"] = _ANIMATION.format(
         frames=" ".join(as_data(frame).split(",")[1] for frame, _ in pictures),
-        still=as_data(data),
-        alt=html.escape(alt),
-        width=width,
-        height=height,
-        last=len(pictures) - 1,
-        at=at,
-        label=html.escape(label),
-        at_text=html.escape(texts[at]),
-        texts=html.escape("|".join(texts)),
-        pause=pause,
-    )
+        still=as_data(data), alt=html.escape(alt), width=width, height=height,
+        last=len(pictures) - 1, at=at, label=html.escape(label), at_text=html.escape(texts[at]),
+        texts=html.escape("|".join(texts)), pause=pause,
+    )  # fmt: skip
     display(shown, raw=True)
