@@ -102,16 +102,7 @@ def explore(draw: Callable[..., Figure], alt: str, wait: int = 0, **sliders: Sli
         pairs = zip(sliders.items(), positions, strict=True)
         with plt.style.context(STYLE):
             figure = draw(**{name: slider.values[k] for (name, slider), k in pairs})
-            plt.close(figure)
-            if layout:
-                # the layout is most of the time that a drawing takes
-                figure.set_layout_engine("none")
-                for ax, place in zip(figure.axes, layout, strict=True):
-                    ax.set_position(place)
-            data, size = picture(figure, tight=False)
-            if not layout:
-                layout.extend(ax.get_position(original=True) for ax in figure.axes)
-        return bundle(data, size, alt)
+            return bundle(*_laid_out(figure, layout), alt)
 
     shown = display(drawn(start), raw=True, display_id=True)
 
@@ -140,6 +131,8 @@ def animate(
 ) -> None:
     """Show figures of one size as an animation, with play, pause and a slider.
 
+    The layout stays that of the first frame.
+
     Args:
         frames: the figures, in order; they may be made on the way.
         texts: what is read beside the slider at each, without "|".
@@ -151,10 +144,8 @@ def animate(
     Raises:
         ValueError: alt is empty, or the numbers of frames and texts differ.
     """
-    pictures = []
-    for figure in frames:
-        pictures.append(picture(figure, tight=False, dpi=110, colors=32))
-        plt.close(figure)
+    layout: list[Any] = []
+    pictures = [_laid_out(figure, layout, dpi=110, colors=32) for figure in frames]
     if len(texts) != len(pictures):
         raise ValueError(f"texts must be {len(pictures)}, one per frame, got {len(texts)}")
     at = range(len(pictures))[still]
@@ -167,3 +158,19 @@ def animate(
         texts=html.escape("|".join(texts)), pause=pause,
     )  # fmt: skip
     display(shown, raw=True)
+
+
+def _laid_out(figure: Figure, layout: list[Any], **options: Any) -> tuple[bytes, tuple[int, int]]:
+    """A picture in the layout of the first figure, which is kept in ``layout``.
+
+    To find one is most of the time that a drawing takes.
+    """
+    if layout:
+        figure.set_layout_engine("none")
+        for ax, place in zip(figure.axes, layout, strict=True):
+            ax.set_position(place)
+    made = picture(figure, tight=False, **options)
+    if not layout:
+        layout.extend(ax.get_position(original=True) for ax in figure.axes)
+    plt.close(figure)
+    return made
