@@ -68,20 +68,20 @@ def compact(model: Model) -> Model:
             raise ValueError(f"module {name!r}, {type(module).__name__}, has {found}; remove it")
     made = copy.deepcopy(model)
     graph = _graph(made)
-    found = [
+    linked = [
         (first, between, second)
         for path in _paths(made, graph)
         for first, between, second in pairs(path, (*_DROPOUT, *_NORMS))
         if getattr(first, "groups", 1) == 1
     ]
-    if not found:
+    if not linked:
         raise TypeError(
             f"{type(model).__name__} has no chain of layers that can be seen: allowed are linear "
             "and convolution layers without groups, between them element-wise activations, "
             "pooling, Dropout, batch normalization with running statistics and Flatten, in a "
             "forward of one input that torch.fx can trace"
         )
-    _shrink(found)
+    _shrink(linked)
     if str(_graph(made)) != str(graph):
         raise ValueError(f"the forward of {type(model).__name__} reads the sizes of its layers")
     return made
@@ -143,20 +143,20 @@ def _entry(node: fx.Node, model: nn.Module) -> nn.Module | None:
         return None
 
 
-def _shrink(found: Sequence[tuple[Any, list[Any], Any]]) -> None:
+def _shrink(linked: Sequence[tuple[Any, list[Any], Any]]) -> None:
     """Remove what does nothing between two layers of which one feeds the other.
 
     Args:
-        found: first layer, what lies between, second layer; in the order in which they are called.
+        linked: first layer, what lies between, second layer; in the order in which they are called.
     """
-    layers = [layer for first, _, second in found for layer in (first, second)]
+    layers = [layer for first, _, second in linked for layer in (first, second)]
     # in double precision
     weights = {layer: layer.weight.double() for layer in layers}
     biases = {
         layer: weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
         for layer, weight in weights.items()
     }
-    for first, between, second in found:
+    for first, between, second in linked:
         constants = biases[first].masked_fill(weights[first].flatten(1).any(1), torch.nan)
         weight, values = weights[second], _passed_on(constants, between)
         values = values.repeat_interleave(weight.shape[1] // len(values))
@@ -164,7 +164,7 @@ def _shrink(found: Sequence[tuple[Any, list[Any], Any]]) -> None:
         per_input = weight.reshape(*weight.shape[:2], -1).sum(2)
         biases[second] = biases[second] + per_input[:, folded] @ values[folded]
         weights[second] = weight.index_fill(1, folded.nonzero().flatten(), 0)
-    for first, between, second in reversed(found):
+    for first, between, second in reversed(linked):
         # a neuron is one column, or after flattening a filter is several
         weight, n = weights[second], len(biases[first])
         columns = weight.reshape(len(weight), n, -1)

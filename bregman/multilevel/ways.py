@@ -36,8 +36,7 @@ class Masked:
     """
 
     def __init__(self, full: Tensor, trained: Support) -> None:
-        self.full, self.trained = full.detach(), trained
-        self.support = trained
+        self.full, self.trained, self.support = full.detach(), trained, trained
 
     def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output of the layer, here with the entries put back into a weight of full size.
@@ -56,10 +55,7 @@ class Sparse(Masked):
 
     Attributes:
         support: what is not zero.
-        version: torch's count of the changes of the whole weight, when it was whole again.
     """
-
-    version: int
 
     def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output, all features in and out, for the entries of a weight at ``support``."""
@@ -71,11 +67,10 @@ class Sparse(Masked):
         """The output of a linear layer that has its whole weight, of which all gets a gradient.
 
         The forward product and the gradient of x still leave out what is zero. In autocast, and if
-        someone put numbers outside of the support (but through ``data``), the layer is just dense.
+        someone put numbers outside of the support, the layer is just dense.
         """
         part = self.support.restrict(weight.detach())
-        edited = weight._version != self.version
-        outside = edited and part.count_nonzero() != weight.count_nonzero()
+        outside = part.count_nonzero() != weight.count_nonzero()
         if outside or torch.is_autocast_enabled(x.device.type):
             return dense(x, weight, bias)
         return _AttachWeight.apply(self.forward(dense, x, part, bias), x, weight)
@@ -266,26 +261,21 @@ class Gathered(Sparse):
             self._narrow = self.call.inside and not _watched(self._modules)
         return self._narrow
 
-    def _constants(self) -> Tensor:
-        """What the layer behind gets of each dead row, the same for all samples."""
-        bias = self.layer.bias
-        values = self.full.new_zeros(len(self.full)) if bias is None else bias.detach()
-        values = values.index_select(0, self.dead)
-        for module in self._modules:
-            if type(module) in ELEMENTWISE:
-                values = module.forward(values)
-        return values
-
     def _of_constants(self, part: Tensor) -> Tensor:
         """What the weights that rest make of the constants from the front, one number per row."""
-        grid = self.trained
+        grid, front = self.trained, self._front
         if self._met is None:
-            assert self._front is not None
-            rest = grid.resting_weights(self.full)
-            values = self._front._constants().to(rest.dtype)
-            values = values.repeat_interleave(rest.shape[1] // len(values))
-            met = rest.unsqueeze(-1).flatten(2).sum(2) @ values
-            self._met = met.to(self.full.dtype)
+            assert front is not None
+            # what comes from each dead row of the front, the same for all samples
+            values = front.full.new_zeros(len(front.full))
+            values = (values if front.layer.bias is None else front.layer.bias.detach())[front.dead]
+            for module in front._modules:
+                if type(module) in ELEMENTWISE:
+                    values = module.forward(values)
+            resting = grid.resting.restrict(self.full)
+            rest = grid.direction if isinstance(grid, RestingGrid) else resting
+            values = values.repeat_interleave(rest.shape[1] // len(values)).to(rest.dtype)
+            self._met = (rest.unsqueeze(-1).flatten(2).sum(2) @ values).to(self.full.dtype)
         if isinstance(grid, RestingGrid):
             return self._met * grid.norms(part.detach()).flatten()
         return self._met
