@@ -14,7 +14,7 @@ from bregman.multilevel.catchup import caught_up, paces
 from bregman.multilevel.restriction import RestrictedParameter, Restriction, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
 from bregman.multilevel.trained import blocks, layers, supports
-from bregman.multilevel.ways import PATHS, Gathered, Sparse, choose
+from bregman.multilevel.ways import PATHS, Csr, Gathered, choose
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import GroupL12, Regularizer, Zero
 
@@ -237,7 +237,7 @@ class Multilevel:
             self.optimizer.update_parameters()
         for held in self._restrictions.values():
             saves = held.part.numel() < held.whole.numel() and held.whole.dim() == 2
-            if not (isinstance(held.way, Sparse) and saves):
+            if not (isinstance(held.way, Csr | Gathered) and saves):
                 held.release()
 
     def _release(self) -> None:

@@ -74,9 +74,7 @@ class Restricted(Tensor):
             return func(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if id(self) not in memo:
-            memo[id(self)] = self._copy()
-        return memo[id(self)]
+        return self._copy()  # copy.deepcopy keeps the memo
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._copy().__reduce_ex__(protocol)

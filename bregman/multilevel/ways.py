@@ -33,6 +33,9 @@ class Masked:
     Args:
         full: its whole weight.
         trained: what moves of it.
+
+    Attributes:
+        support: what is not zero.
     """
 
     def __init__(self, full: Tensor, trained: Support) -> None:
@@ -49,17 +52,9 @@ class Masked:
         """
         return dense(x, self.trained.spread(part, self.full), whole(bias))
 
-
-class Sparse(Masked):
-    """A layer whose products leave out what is zero, in the next full step as well.
-
-    Attributes:
-        support: what is not zero.
-    """
-
     def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output, all features in and out, for the entries of a weight at ``support``."""
-        raise NotImplementedError
+        return self(dense, x, part, bias)
 
     def with_full_gradient(
         self, dense: Product, x: Tensor, weight: Tensor, bias: Tensor | None
@@ -92,7 +87,7 @@ class _AttachWeight(torch.autograd.Function):
         return grad, None, rows.t() @ x.reshape(-1, x.shape[-1])
 
 
-class Csr(Sparse):
+class Csr(Masked):
     """A linear layer in compressed sparse rows, in float32 or float64 on a CPU.
 
     Its products are of matrices features x batch, so that a row of W adds up contiguous rows of x.
@@ -129,8 +124,6 @@ class Csr(Sparse):
         # dense layers are slow to take what is transposed
         y = y.t() if self.by_features else y.t().contiguous()
         return y.view(*x.shape[:-1], -1)
-
-    forward = __call__
 
 
 class _CsrProduct(torch.autograd.Function):
@@ -174,7 +167,7 @@ def _starts(index: Tensor, size: int) -> Tensor:
     return starts
 
 
-class Gathered(Sparse):
+class Gathered(Masked):
     """A smaller dense layer made of the rows and columns of the support, on any device.
 
     A row outside of the support is no silent neuron: its output is its bias. So the output has all
@@ -325,13 +318,12 @@ def way_of(layer: Layer, support: Support, path: str) -> tuple[Masked, str]:
         return Masked(weight, support), "masked"
     if isinstance(support, Grid) and path != "csr":
         return Gathered(layer, support), "gathered"
+    why = f"{path} has nothing for {type(layer).__name__} with this regularizer"
     if isinstance(support, Entries) and path != "gathered" and _fits_csr(layer, support):
         density = support.index.numel() / max(weight.numel(), 1)
         if path == "csr" or (weight.numel() >= CSR_ENTRIES and density <= CSR_DENSITY):
             return Csr(weight, support), "csr"
         why = f"csr pays from {CSR_ENTRIES:,} entries on, up to a density of {CSR_DENSITY:g}"
-    else:
-        why = f"{path} has nothing for {type(layer).__name__} with this regularizer"
     return Masked(weight, support), f"masked: {why}"
 
 
