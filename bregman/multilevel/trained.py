@@ -36,7 +36,7 @@ def supports(
     Args:
         model: has whole weights.
         optimizer: of its parameters.
-        reasons: is told, by the names of layers, why the weight of one is not here.
+        reasons: is told, by the names of layers, why the weight of one is dense if it is not here.
     """
     found: dict[Tensor, Support] = {}
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
@@ -46,8 +46,9 @@ def supports(
     can_rest = {None} | {p for p in once if isinstance(groups[p]["reg"], Zero)}
     fronts = links(model)
     for name, layer in layers(model):
-        if reason := _obstacle(layer, places[layer.weight], optimizer):
-            reasons[name] = f"dense: {reason}"
+        reason = _obstacle(layer, places[layer.weight], optimizer)
+        reasons[name] = f"dense: {reason or 'no regularizer'}"
+        if reason:
             continue
         front, met = fronts.get(layer, (None, []))[0], None
         rows: Any = None if front is None else found.get(front.weight)
@@ -55,10 +56,8 @@ def supports(
             met = _constant_columns(layer, rows, len(front.weight))
         weight, group = layer.weight, groups[layer.weight]
         support = support_of(layer, group, optimizer.state[weight]["subgrad"], met)
-        if support is None:
-            reasons[name] = "dense: no regularizer"
-            continue
-        found[weight] = support
+        if support is not None:
+            found[weight] = support
         if isinstance(support, Grid) and support.rest is not None and front.bias is not None:
             found[front.bias] = Grid(rows.rows)
     return found
