@@ -114,9 +114,7 @@ class Weight:
         lost = made is not None and new.any() != value.any()
         if lost or new[value == 0].any() or not new[value.isfinite()].isfinite().all():
             self.parameter.copy_(before)
-            raise ValueError(
-                f"layer {self.name!r} can't take these zeros through its parametrization"
-            )
+            raise ValueError(f"layer {self.name!r} can't take these zeros in its parametrization")
 
     def zero_(self, where: Tensor) -> None:
         """Set entries to zero; the others stay, but for a spectral norm's factor.
@@ -129,17 +127,6 @@ class Weight:
         """
         before = self.parameter if self.magnitude is None else self.value
         self.assign(before.detach().masked_fill(where, 0))
-
-    def _set_direction_and_magnitude(self, before: Tensor, value: Tensor) -> None:
-        assert self.magnitude is not None
-        # of the dimensions that share one magnitude, as torch.norm_except_dim has them
-        single = self.magnitude.dim() == 0
-        dims = [d for d in range(value.dim()) if single or self.magnitude.shape[d] == 1]
-        norms = torch.linalg.vector_norm(value, dim=dims, keepdim=True)
-        self.magnitude.copy_(norms.view_as(self.magnitude))
-        sizes = before.abs()
-        kept = (norms == 0) & (sizes == sizes.amax(dims, keepdim=True))
-        self.parameter.copy_(torch.where(kept, before.masked_fill(before == 0, 1), value))
 
     @property
     def matrices(self) -> int:
@@ -305,20 +292,14 @@ def param_groups(
         for weight in (w for w in found if w.kind == kind and (reg or kind != "embedding")):
             groups.setdefault((kind, _in_layout(reg, weight)), []).append(weight.parameter)
     if left_out and not all(isinstance(reg, Zero | None) for reg in (linear, conv)):
-        warnings.warn(
-            f"param_groups: no regularizer for {', '.join(left_out)}: embeddings, and what is "
-            "added or broadcast, take the one called embedding; embedding=Zero() says that none is "
-            "meant",
-            stacklevel=2,
+        _warn(
+            f"no regularizer for {', '.join(left_out)}: embeddings, and what is added or "
+            "broadcast, take the one called embedding; embedding=Zero() says that none is meant"
         )
-    taken = [given[weight.kind] for weight in found]
+    taken, name = [given[weight.kind] for weight in found], type(model).__name__
     for kind, reg in given.items():
         if not isinstance(reg, Zero | None) and reg not in taken:
-            warnings.warn(
-                f"param_groups: {type(model).__name__} has no trained {kind} weight that could "
-                f"take {kind}={reg}",
-                stacklevel=2,
-            )
+            _warn(f"{name} has no trained {kind} weight that could take {kind}={reg}")
     names = {p: name for name, p in model.named_parameters()}
     sorted_in = {p for params in groups.values() for p in params}
     made: list[Any] = [{"params": params, "reg": reg} for (_, reg), params in groups.items()]
@@ -327,6 +308,10 @@ def param_groups(
         for group in made:
             group["params"] = [(names[p], p) for p in group["params"]]
     return [group for group in made if group["params"]]
+
+
+def _warn(words: str) -> None:
+    warnings.warn(f"param_groups: {words}", stacklevel=3)  # the caller's line
 
 
 @contextmanager
