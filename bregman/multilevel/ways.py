@@ -283,11 +283,7 @@ def _watched(modules: Sequence[nn.Module]) -> bool:
 
 
 def choose(
-    model: nn.Module,
-    supports: dict[Tensor, Support],
-    path: str,
-    call: Call,
-    reasons: dict[str, str],
+    model: nn.Module, supports: dict[Tensor, Support], path: str, call: Call, paths: dict[str, str]
 ) -> dict[Tensor, Masked]:
     """The ways of all layers whose weights have a support, by weight.
 
@@ -296,12 +292,12 @@ def choose(
         supports: of its parameters.
         path: as of ``Multilevel``.
         call: of the model.
-        reasons: is told, by the names of layers, which way each has and why.
+        paths: is told, by the names of layers, which way each has and why.
     """
     ways: dict[Tensor, Masked] = {}
     for name, layer in layers(model):
         if layer.weight in supports:
-            ways[layer.weight], reasons[name] = way_of(layer, supports[layer.weight], path)
+            ways[layer.weight], paths[name] = way_of(layer, supports[layer.weight], path)
     for layer, (front, between) in links(model).items():
         first, second = ways.get(front.weight), ways.get(layer.weight)
         if isinstance(first, Csr) and isinstance(second, Csr):
