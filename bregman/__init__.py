@@ -4,40 +4,23 @@ Bungert, Roith, Tenbrinck, Burger: "A Bregman Learning Framework for Sparse Neur
 JMLR 23(192), 2022. Section, equation and algorithm numbers in the docstrings are the paper's.
 """
 
+from bregman import regularizers
 from bregman.initialization import sparse_init_
 from bregman.layers import param_groups
 from bregman.multilevel import Multilevel
 from bregman.optim import AdaBreg, LinBreg, ProxGD
-from bregman.regularizers import (
-    L1,
-    ElasticNet,
-    GroupL12,
-    NonNegative,
-    NonNegativeL1,
-    Nuclear,
-    Regularizer,
-    SparseGroup,
-    Zero,
-)
+from bregman.regularizers import *  # noqa: F403 (what its __all__ offers)
 from bregman.sparsity import sparsity_summary
 from bregman.steering import SparsityTarget
 
 __all__ = [
-    "L1",
     "AdaBreg",
-    "ElasticNet",
-    "GroupL12",
     "LinBreg",
     "Multilevel",
-    "NonNegative",
-    "NonNegativeL1",
-    "Nuclear",
     "ProxGD",
-    "Regularizer",
-    "SparseGroup",
     "SparsityTarget",
-    "Zero",
     "param_groups",
     "sparse_init_",
     "sparsity_summary",
 ]
+__all__ += regularizers.__all__

@@ -50,14 +50,26 @@ def feeds(first: Any, between: Sequence[nn.Module], second: Any, others: Any = (
                 return False
         elif type(module) not in (*ELEMENTWISE, *others):
             return False
-    if type(first) not in LAYERS or type(second) not in LAYERS:
-        return False
     given, taken = first.weight.shape[0], second.weight.shape[1]
     if type(second) is nn.Linear and type(first) is not nn.Linear:
         return flat and taken % given == 0
     # weights of grouped convolutions have fewer inputs
     both = type(first) is type(second) and not (flat and type(first) is not nn.Linear)
     return both and taken == given and getattr(second, "groups", 1) == 1
+
+
+def pairs(modules: Sequence[nn.Module], others: Any = ()) -> Iterator[tuple[Any, list[Any], Any]]:
+    """Two layers of which one feeds the other, and between them what lies there.
+
+    Args:
+        modules: each called on the output of the one before.
+        others: as in ``feeds``.
+    """
+    weighted = [i for i, module in enumerate(modules) if type(module) in LAYERS]
+    for a, b in pairwise(weighted):
+        first, *between, second = modules[a : b + 1]
+        if feeds(first, between, second, others):
+            yield first, between, second
 
 
 def links(model: nn.Module) -> dict[Any, tuple[Any, list[nn.Module]]]:
@@ -68,19 +80,19 @@ def links(model: nn.Module) -> dict[Any, tuple[Any, list[nn.Module]]]:
     """
     modules = list(chain(model))
     often = Counter(modules)
-    found: dict[Any, tuple[Any, list[nn.Module]]] = {}
-    weighted = [i for i, module in enumerate(modules) if type(module) in LAYERS]
-    for a, b in pairwise(weighted):
-        first, *between, second = modules[a : b + 1]
-        # at the rim a padded constant is none
-        padding = getattr(second, "padding", "valid")
-        padded = padding != "valid" and any(padding)
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (first, second))
-        once = often[first] == often[second] == 1
-        as_they_are = not (padded or hooked or any(map(altered, between)))
-        if once and as_they_are and feeds(first, between, second):
-            found[second] = first, between
-    return found
+    return {
+        second: (first, between)
+        for first, between, second in pairs(modules)
+        if often[first] == often[second] == 1
+        and not pads(second)
+        and not any(map(altered, (first, *between, second)))
+    }
+
+
+def pads(layer: Any) -> bool:
+    """Whether a layer pads its input: at the rim a constant feature is none."""
+    padding = getattr(layer, "padding", "valid")
+    return padding != "valid" and any(padding)
 
 
 class Call:

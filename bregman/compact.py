@@ -4,7 +4,6 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from bregman.chains import ELEMENTWISE, LAYERS, altered, feeds
+from bregman.chains import ELEMENTWISE, LAYERS, altered, pads, pairs
 from bregman.layers import modes_kept
 
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -69,36 +68,23 @@ def compact(model: Model) -> Model:
             raise ValueError(f"module {name!r}, {type(module).__name__}, has {found}; remove it")
     made = copy.deepcopy(model)
     graph = _graph(made)
-    paths = [part for path in _paths(made, graph) for part in _chains(path)]
-    if not paths:
+    linked = [
+        (first, between, second)
+        for path in _paths(made, graph)
+        for first, between, second in pairs(path, (*_DROPOUT, *_NORMS))
+        if getattr(first, "groups", 1) == 1
+    ]
+    if not linked:
         raise TypeError(
             f"{type(model).__name__} has no chain of layers that can be seen: allowed are linear "
             "and convolution layers without groups, between them element-wise activations, "
             "pooling, Dropout, batch normalization with running statistics and Flatten, in a "
             "forward of one input that torch.fx can trace"
         )
-    smaller = {old: new for path in paths for old, new in _smaller(path)}
-    for name, module in list(made.named_modules(remove_duplicate=False)):
-        if module in smaller:
-            made.set_submodule(name, smaller[module])
+    _shrink(linked)
     if str(_graph(made)) != str(graph):
         raise ValueError(f"the forward of {type(model).__name__} reads the sizes of its layers")
     return made
-
-
-def _chains(path: _Path) -> list[_Path]:
-    """The parts of a path from one layer on to another, where each is fed by the one before."""
-    weighted = [i for i, layer in enumerate(path) if type(layer) in LAYERS]
-    ends: list[tuple[int, int]] = []
-    for before, i in pairwise(weighted):
-        first, *between, second = path[before : i + 1]
-        # batch normalization without running statistics is another function of each batch
-        norms = {type(m) for m in between if type(m) in _NORMS and m.running_mean is not None}
-        ungrouped = getattr(first, "groups", 1) == 1
-        if ungrouped and feeds(first, between, second, (*_DROPOUT, *norms)):
-            on = bool(ends) and ends[-1][1] == before
-            ends.append((ends.pop()[0] if on else before, i))
-    return [path[start : end + 1] for start, end in ends]
 
 
 def _graph(model: nn.Module) -> fx.Graph | None:
@@ -135,6 +121,8 @@ def _paths(model: nn.Module, graph: fx.Graph | None) -> Iterator[_Path]:
             once &= read.isdisjoint([*module.parameters(), *module.buffers()])
             if type(module) in (*LAYERS, *_NORMS) and not once:
                 break
+            if type(module) in _NORMS and module.running_mean is None:
+                break  # another function of each batch
             seen.add(node)
             path.append(module)
             if len(node.users) != 1:
@@ -155,82 +143,75 @@ def _entry(node: fx.Node, model: nn.Module) -> nn.Module | None:
         return None
 
 
-def _smaller(layers: _Path) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """What takes the places of the layers in a path that feed one another."""
-    weighted = [i for i, layer in enumerate(layers) if type(layer) in LAYERS]
-    weights, biases = _fold_constants(layers[: weighted[-1] + 1])
-    kept = torch.arange(len(biases[weighted[-1]]))
-    for before, i in reversed([(None, weighted[0]), *pairwise(weighted)]):
-        weight, bias = weights[i][kept], biases[i][kept]
-        if before is not None:
-            # a neuron is one column, or after flattening a filter is several
-            columns = weight.reshape(len(weight), len(biases[before]), -1)
-            kept = columns.any(2).any(0).nonzero().flatten()
-            if len(kept) == 0:  # a layer needs a neuron, be it one that nothing leads out of
-                kept = torch.tensor([0])
-            weight = columns[:, kept].reshape(len(weight), -1, *weight.shape[2:])
-            for j in range(before + 1, i):
-                if type(layers[j]) in _NORMS:
-                    yield layers[j], _with_features(layers[j], kept, len(biases[before]))
-        yield layers[i], _with_weights(layers[i], weight, bias)
+def _shrink(linked: Sequence[tuple[Any, list[Any], Any]]) -> None:
+    """Remove what does nothing between two layers of which one feeds the other.
+
+    Args:
+        linked: first layer, what lies between, second layer; in the order in which they are called.
+    """
+    layers = [layer for first, _, second in linked for layer in (first, second)]
+    # in double precision
+    weights = {layer: layer.weight.double() for layer in layers}
+    biases = {
+        layer: weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
+        for layer, weight in weights.items()
+    }
+    for first, between, second in linked:
+        constants = biases[first].masked_fill(weights[first].flatten(1).any(1), torch.nan)
+        weight, values = weights[second], _passed_on(constants, between)
+        values = values.repeat_interleave(weight.shape[1] // len(values))
+        folded = values == 0 if pads(second) else ~values.isnan()
+        per_input = weight.reshape(*weight.shape[:2], -1).sum(2)
+        biases[second] = biases[second] + per_input[:, folded] @ values[folded]
+        weights[second] = weight.index_fill(1, folded.nonzero().flatten(), 0)
+    for first, between, second in reversed(linked):
+        # a neuron is one column, or after flattening a filter is several
+        weight, n = weights[second], len(biases[first])
+        columns = weight.reshape(len(weight), n, -1)
+        kept = columns.any(2).any(0).nonzero().flatten()
+        if len(kept) == 0:  # a layer needs a neuron, be it one that nothing leads out of
+            kept = torch.tensor([0])
+        weights[second] = columns[:, kept].reshape(len(weight), -1, *weight.shape[2:])
+        weights[first], biases[first] = weights[first][kept], biases[first][kept]
+        for norm in (module for module in between if type(module) in _NORMS):
+            _keep_features(norm, kept, n)
+    for layer, weight in weights.items():
+        _replace_weights(layer, weight, biases[layer])
 
 
-def _fold_constants(layers: Sequence[Any]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Weights and biases in double precision, with no weight on a constant where that can be."""
-    weights: dict[int, Tensor] = {}
-    biases: dict[int, Tensor] = {}
-    # of each neuron or filter, NaN where it is not constant
-    constants: Tensor | None = None
-    for i, layer in enumerate(layers):
-        if type(layer) in LAYERS:
-            weight = layer.weight.double()
-            bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
-            if constants is not None:
-                values = constants.repeat_interleave(weight.shape[1] // len(constants))
-                folded = values == 0 if _pads(layer) else ~values.isnan()
-                per_input = weight.reshape(*weight.shape[:2], -1).sum(2)
-                bias = bias + per_input[:, folded] @ values[folded]
-                weight = weight.index_fill(1, folded.nonzero().flatten(), 0)
-            weights[i], biases[i] = weight, bias
-            constants = bias.masked_fill(weight.flatten(1).any(1), torch.nan)
-        elif constants is not None and type(layer) in ELEMENTWISE:
-            constants = layer(constants.clone()).masked_fill(constants.isnan(), torch.nan)
-        elif constants is not None and type(layer) in _NORMS:
-            values = constants.repeat_interleave(layer.num_features // len(constants))
-            scale = (layer.running_var.double() + layer.eps).rsqrt()
+def _passed_on(constants: Tensor, between: Sequence[Any]) -> Tensor:
+    """What modules make of the constants among their features; NaN stands for all others."""
+    for module in between:
+        if type(module) in ELEMENTWISE:
+            constants = module(constants.clone()).masked_fill(constants.isnan(), torch.nan)
+        elif type(module) in _NORMS:
+            values = constants.repeat_interleave(module.num_features // len(constants))
+            scale = (module.running_var.double() + module.eps).rsqrt()
             shift = torch.zeros_like(scale)
-            if layer.affine:
-                scale, shift = scale * layer.weight, layer.bias.double()
+            if module.affine:
+                scale, shift = scale * module.weight, module.bias.double()
             # without a gain a feature is constant, whatever comes
-            normed = (values - layer.running_mean) * scale + shift
+            normed = (values - module.running_mean) * scale + shift
             constants = torch.where(scale == 0, shift, normed)
-    return weights, biases
+    return constants
 
 
-def _pads(layer: Any) -> bool:
-    return type(layer) is not nn.Linear and layer.padding != "valid" and any(layer.padding)
-
-
-def _with_weights(layer: Any, weight: Tensor, bias: Tensor) -> nn.Module:
-    """A layer like a given one, in its own precision, with other weights."""
-    made = copy.deepcopy(layer)
+def _replace_weights(layer: Any, weight: Tensor, bias: Tensor) -> None:
+    """Give a layer, in its own precision, other weights."""
     of = "features" if type(layer) is nn.Linear else "channels"
-    vars(made).update({f"out_{of}": weight.shape[0], f"in_{of}": weight.shape[1]})
-    made.weight = _parameter(weight, layer.weight)
+    vars(layer).update({f"out_{of}": weight.shape[0], f"in_{of}": weight.shape[1]})
     if layer.bias is not None or bias.any():
-        made.bias = _parameter(bias, layer.weight if layer.bias is None else layer.bias)
-    return made
+        layer.bias = _parameter(bias, layer.weight if layer.bias is None else layer.bias)
+    layer.weight = _parameter(weight, layer.weight)
 
 
-def _with_features(norm: Any, kept: Tensor, n: int) -> nn.Module:
-    """A batch normalization of some of the n neurons or filters, each of one or more features."""
+def _keep_features(norm: Any, kept: Tensor, n: int) -> None:
+    """Leave a batch normalization some of n neurons or filters, each of one or more features."""
     index = torch.arange(norm.num_features, device=kept.device).view(n, -1)[kept].flatten()
-    made = copy.deepcopy(norm)
-    made.num_features = len(index)
-    made.running_mean, made.running_var = norm.running_mean[index], norm.running_var[index]
+    norm.num_features = len(index)
+    norm.running_mean, norm.running_var = norm.running_mean[index], norm.running_var[index]
     if norm.affine:
-        made.weight, made.bias = (_parameter(p[index], p) for p in (norm.weight, norm.bias))
-    return made
+        norm.weight, norm.bias = (_parameter(p[index], p) for p in (norm.weight, norm.bias))
 
 
 def _parameter(values: Tensor, like: nn.Parameter) -> nn.Parameter:

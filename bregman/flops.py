@@ -38,10 +38,9 @@ def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with modes_kept(model), torch.no_grad():
+        with modes_kept(model), torch.no_grad(), counted:
             model.eval()
-            with counted:
-                model(inputs)
+            model(inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return {name: flops / len(inputs) for name, flops in counted.flops.items()}

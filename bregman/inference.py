@@ -48,13 +48,12 @@ class CsrLinear(nn.Module):
     @classmethod
     def like(cls, layer: nn.Linear) -> "CsrLinear":
         """The same function as a linear layer; where that has no bias, the biases are zero."""
-        rows, columns = layer.weight.detach().nonzero(as_tuple=True)
-        shape = layer.out_features, layer.in_features
-        made = cls(shape, len(rows), layer.weight.dtype)
-        counts = torch.bincount(rows, minlength=layer.out_features)
-        made.row_starts[1:] = counts.cumsum(0)
-        made.columns.copy_(columns)
-        made.values.copy_(layer.weight.detach()[rows, columns])
+        weight, shape = layer.weight.detach(), (layer.out_features, layer.in_features)
+        made = cls(shape, int(weight.count_nonzero()), weight.dtype)
+        sparse = weight.to_sparse_csr()
+        made.row_starts.copy_(sparse.crow_indices())
+        made.columns.copy_(sparse.col_indices())
+        made.values.copy_(sparse.values())
         if layer.bias is not None:
             made.bias.copy_(layer.bias.detach())
         return made.train(layer.training)
@@ -108,13 +107,6 @@ class CsrLinear(nn.Module):
 
 class DenseLinear(nn.Linear):
     """A linear layer that is as quick for features in rows, the output of a CsrLinear."""
-
-    @classmethod
-    def like(cls, layer: nn.Linear) -> "DenseLinear":
-        """The same function as a linear layer, with the same parameters."""
-        made = cls(layer.in_features, layer.out_features, device="meta")
-        made.weight, made.bias = layer.weight, layer.bias
-        return made.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None and x.dim() == 2 and len(x) > 1 and x.stride(0) == 1:
@@ -208,9 +200,9 @@ def _replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> nn.Module:
     copied = copy.deepcopy(model)
     for name, layer in layers.items():
         copied.set_submodule(name, layer)
-    for name, layer in _linear_layers(copied):
+    for _, layer in _linear_layers(copied):
         if altered(layer) is None:
-            copied.set_submodule(name, DenseLinear.like(layer))
+            layer.__class__ = DenseLinear  # with the parameters that it has
     for module in copied.modules():
         # torch's fast paths read dense weights
         if any(isinstance(inner, CsrLinear) for inner in module.modules()):

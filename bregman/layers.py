@@ -72,7 +72,7 @@ class Weight:
     @torch.no_grad()
     def value(self) -> Tensor:
         """What the layer computes with at present, without a gradient."""
-        if (made := self._parametrization) is not None:
+        if (made := _parametrizations(self.layer).get(self.attribute)) is not None:
             # a spectral norm that is read in train mode goes on with its power iteration
             with modes_kept(made):
                 return made.eval()()
@@ -95,10 +95,17 @@ class Weight:
         before = self.parameter.clone()
         self.parameter.copy_(value)
         if self.magnitude is not None:
-            self._set_direction_and_magnitude(before, value)
+            # of the dimensions that share one magnitude, as torch.norm_except_dim has them
+            sizes, single = self.magnitude.shape, self.magnitude.dim() == 0
+            dims = [d for d in range(value.dim()) if single or sizes[d] == 1]
+            norms = torch.linalg.vector_norm(value, dim=dims, keepdim=True)
+            self.magnitude.copy_(norms.view_as(self.magnitude))
+            largest = before.abs() == before.abs().amax(dims, keepdim=True)
+            kept = before.masked_fill(before == 0, 1).where((norms == 0) & largest, value)
+            self.parameter.copy_(kept)
         if getattr(self.layer, self.attribute) is self.parameter:
             return
-        if (made := self._parametrization) is not None:
+        if (made := _parametrizations(self.layer).get(self.attribute)) is not None:
             with modes_kept(made):  # a spectral norm estimates itself
                 made.train()
                 for _ in range(_POWER_ITERATIONS):
@@ -107,9 +114,7 @@ class Weight:
         lost = made is not None and new.any() != value.any()
         if lost or new[value == 0].any() or not new[value.isfinite()].isfinite().all():
             self.parameter.copy_(before)
-            raise ValueError(
-                f"layer {self.name!r} can't take these zeros through its parametrization"
-            )
+            raise ValueError(f"layer {self.name!r} can't take these zeros in its parametrization")
 
     def zero_(self, where: Tensor) -> None:
         """Set entries to zero; the others stay, but for a spectral norm's factor.
@@ -122,24 +127,6 @@ class Weight:
         """
         before = self.parameter if self.magnitude is None else self.value
         self.assign(before.detach().masked_fill(where, 0))
-
-    def _set_direction_and_magnitude(self, before: Tensor, value: Tensor) -> None:
-        assert self.magnitude is not None
-        # of the dimensions that share one magnitude, as torch.norm_except_dim has them
-        single = self.magnitude.dim() == 0
-        dims = [d for d in range(value.dim()) if single or self.magnitude.shape[d] == 1]
-        norms = torch.linalg.vector_norm(value, dim=dims, keepdim=True)
-        self.magnitude.copy_(norms.view_as(self.magnitude))
-        sizes = before.abs()
-        kept = (norms == 0) & (sizes == sizes.amax(dims, keepdim=True))
-        self.parameter.copy_(torch.where(kept, before.masked_fill(before == 0, 1), value))
-
-    @property
-    def _parametrization(self) -> parametrize.ParametrizationList | None:
-        layer: Any = self.layer
-        if not parametrize.is_parametrized(layer, self.attribute):
-            return None
-        return layer.parametrizations[self.attribute]
 
     @property
     def matrices(self) -> int:
@@ -174,16 +161,16 @@ class Weight:
         """
         if self._stacked:
             return value.flatten(0, -2)
-        return swap_channels(value, self._groups) if self.inputs_first else value
+        return self._swap_channels(value) if self.inputs_first else value
 
     def from_rows(self, rows: Tensor) -> Tensor:
         """The inverse of ``rows``."""
-        turned = swap_channels(rows, self._groups) if self.inputs_first else rows
+        turned = self._swap_channels(rows) if self.inputs_first else rows
         return turned.reshape(self.parameter.shape)
 
     def inputs(self, value: Tensor) -> Tensor:
         """The same as (in, out per group, ...): a row per input of the layer."""
-        return swap_channels(self.rows(value), self._groups)
+        return self._swap_channels(self.rows(value))
 
     @property
     def fans(self) -> tuple[float, float]:
@@ -201,9 +188,10 @@ class Weight:
             n_in /= math.prod(self.layer.stride)
         return n_in, n_out
 
-    @property
-    def _groups(self) -> int:
-        return self.matrices if isinstance(self.layer, CONV | TRANSPOSED) else 1
+    def _swap_channels(self, x: Tensor) -> Tensor:
+        """(out, in per group, ...) to (in, out per group, ...), and back."""
+        groups = self.matrices if isinstance(self.layer, CONV | TRANSPOSED) else 1
+        return x.unflatten(0, (groups, x.shape[0] // groups)).transpose(1, 2).flatten(0, 1)
 
     @property
     def _foreign(self) -> bool:
@@ -219,12 +207,6 @@ def whole(x: Tensor) -> Tensor:
     """A tensor with all its numbers, where processes have shards of it (all of them ask)."""
     gathered: Tensor = getattr(x, "full_tensor", lambda: x)()
     return gathered
-
-
-def swap_channels(x: Tensor, groups: int) -> Tensor:
-    """(out, in per group, ...) to (in, out per group, ...), and back."""
-    split = x.unflatten(0, (groups, x.shape[0] // groups)).transpose(1, 2)
-    return split.flatten(0, 1)
 
 
 def weights(model: nn.Module) -> list[Weight]:
@@ -258,12 +240,11 @@ def weights(model: nn.Module) -> list[Weight]:
             if parameter.dim() < 2:
                 continue
             kind = _kind(layer, attribute, parameter.shape)
-            if parameter not in found:
-                found[parameter] = Weight(name, layer, attribute, parameter, kind, magnitude)
-                continue
-            found[parameter].shared.append((name, layer))
+            weight = Weight(name, layer, attribute, parameter, kind, magnitude)
+            if (first := found.setdefault(parameter, weight)) is not weight:
+                first.shared.append((name, layer))
             if kind == "embedding":
-                found[parameter].kind = kind
+                first.kind = kind
     return list(found.values())
 
 
@@ -310,21 +291,15 @@ def param_groups(
         groups[kind, reg] = []
         for weight in (w for w in found if w.kind == kind and (reg or kind != "embedding")):
             groups.setdefault((kind, _in_layout(reg, weight)), []).append(weight.parameter)
-    if left_out and any(map(_regularizes, (linear, conv))):
-        warnings.warn(
-            f"param_groups: no regularizer for {', '.join(left_out)}: embeddings, and what is "
-            "added or broadcast, take the one called embedding; embedding=Zero() says that none is "
-            "meant",
-            stacklevel=2,
+    if left_out and not all(isinstance(reg, Zero | None) for reg in (linear, conv)):
+        _warn(
+            f"no regularizer for {', '.join(left_out)}: embeddings, and what is added or "
+            "broadcast, take the one called embedding; embedding=Zero() says that none is meant"
         )
-    taken = [given[weight.kind] for weight in found]
+    taken, name = [given[weight.kind] for weight in found], type(model).__name__
     for kind, reg in given.items():
-        if _regularizes(reg) and reg not in taken:
-            warnings.warn(
-                f"param_groups: {type(model).__name__} has no trained {kind} weight that could "
-                f"take {kind}={reg}",
-                stacklevel=2,
-            )
+        if not isinstance(reg, Zero | None) and reg not in taken:
+            _warn(f"{name} has no trained {kind} weight that could take {kind}={reg}")
     names = {p: name for name, p in model.named_parameters()}
     sorted_in = {p for params in groups.values() for p in params}
     made: list[Any] = [{"params": params, "reg": reg} for (_, reg), params in groups.items()]
@@ -333,6 +308,10 @@ def param_groups(
         for group in made:
             group["params"] = [(names[p], p) for p in group["params"]]
     return [group for group in made if group["params"]]
+
+
+def _warn(words: str) -> None:
+    warnings.warn(f"param_groups: {words}", stacklevel=3)  # the caller's line
 
 
 @contextmanager
@@ -356,8 +335,7 @@ def _parameters(
         check(not isinstance(hook, SpectralNorm), f"layer {path!r}", new, hook)
         magnitude = own.pop(f"{attribute}_g", None)
         yield attribute, own.pop(f"{attribute}_{'orig' if magnitude is None else 'v'}"), magnitude
-    made: Any = layer.parametrizations if parametrize.is_parametrized(layer) else {}
-    for attribute, parametrizations in made.items():
+    for attribute, parametrizations in _parametrizations(layer).items():
         originals = dict(parametrizations.named_parameters(recurse=False))
         if len(parametrizations) == 1 and isinstance(parametrizations[0], _WeightNorm):
             yield attribute, originals["original1"], originals["original0"]
@@ -377,6 +355,11 @@ def _hooks(layer: nn.Module) -> dict[str, Any]:
     return pruned | {h.name: h for h in hooks if isinstance(h, WeightNorm | SpectralNorm)}
 
 
+def _parametrizations(layer: Any) -> dict[str, parametrize.ParametrizationList]:
+    """What computes a weight whenever it is read, by the weight's attribute."""
+    return dict(layer.parametrizations.items()) if parametrize.is_parametrized(layer) else {}
+
+
 def _kind(layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
     for kind, types in _TYPES.items():
         if isinstance(layer, types) and "weight" in attribute:
@@ -386,10 +369,6 @@ def _kind(layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
     if broadcast or any(word in words for word in ("embed", "token", "position", "bias")):
         return "embedding"
     return "conv" if hasattr(layer, "kernel_size") or len(shape) > 3 else "linear"
-
-
-def _regularizes(reg: Regularizer | None) -> bool:
-    return reg is not None and not isinstance(reg, Zero)
 
 
 def _in_layout(reg: Regularizer | None, weight: Weight) -> Regularizer | None:
@@ -404,5 +383,4 @@ def _in_layout(reg: Regularizer | None, weight: Weight) -> Regularizer | None:
             f"{reg} means filters, and those of the grouped transposed convolution "
             f"{weight.name!r} are no slices of its weight; allowed are kernels and single entries"
         )
-    swapped = tuple(sorted({0: 1, 1: 0}.get(d, d) for d in dims))
-    return replace(reg, dim=swapped)  # type: ignore[type-var]
+    return replace(reg, dim=tuple(1 - d if d < 2 else d for d in dims))  # type: ignore[type-var]

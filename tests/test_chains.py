@@ -59,6 +59,14 @@ def test_no_link_and_no_compact_network_past_what_may_compute_something_else(mod
         compact(model)
 
 
+@pytest.mark.parametrize("index", range(3))
+def test_no_link_past_a_forward_that_was_replaced(index):
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    forward = model[index].forward
+    model[index].forward = lambda x: forward(x) + torch.rand(x.shape[0], 1)
+    assert links(model) == {}
+
+
 def test_a_hook_of_the_whole_network_breaks_no_link():
     model = attached(None, "register_forward_hook")
     assert list(links(model)) == [model[2]]

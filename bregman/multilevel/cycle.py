@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from bregman.chains import Call
 from bregman.multilevel.catchup import caught_up, paces
-from bregman.multilevel.restriction import Restriction, plain
+from bregman.multilevel.restriction import RestrictedParameter, Restriction, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
 from bregman.multilevel.trained import blocks, layers, supports
-from bregman.multilevel.ways import PATHS, Gathered, Sparse, choose
+from bregman.multilevel.ways import PATHS, Csr, Gathered, choose
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import GroupL12, Regularizer, Zero
 
@@ -62,6 +62,9 @@ class Multilevel:
     Attributes:
         frozen: whether the next step is a frozen one.
         missed: the number of frozen steps since the last full one.
+        paths: of each layer by name how it computes in frozen steps, and why where it saves
+            nothing. Regularized parameters of other modules, which are never frozen, are there by
+            their names.
 
     Raises:
         TypeError: the model is compiled or wrapped, or the optimizer is another one.
@@ -88,10 +91,9 @@ class Multilevel:
         self.model, self.optimizer = model, optimizer
         self.frozen_steps, self.catch_up = frozen_steps, catch_up
         self.frozen, self.missed = False, 0
-        self._path, self._reasons = path, outside(model, optimizer)
+        self._path, self.paths = path, outside(model, optimizer)
+        # of this cycle until the next full step; how many frozen steps each parameter took so far
         self._restrictions: dict[Tensor, Restriction] = {}
-        # those of the cycle before, until the next one; how many frozen steps each took so far
-        self._waited: dict[Tensor, Restriction] = {}
         self._skipped: Counter[Tensor] = Counter()
         # in a step
         self._full_step = ExitStack()
@@ -101,15 +103,6 @@ class Multilevel:
         self._calls, self._attached = ExitStack(), ExitStack()
         if frozen_steps:
             self._attach()
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """Of each layer by name how it computes in frozen steps, and why where it saves nothing.
-
-        Regularized parameters of other modules, which are never frozen, are there by their names.
-        """
-        names = [name for name, _ in self.model.named_modules()]
-        return {n: self._reasons[n] for n in (*names, *self._reasons) if n in self._reasons}
 
     @property
     def trained(self) -> dict[str, int]:
@@ -179,8 +172,8 @@ class Multilevel:
             by_pace: dict[float, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 pace, state = 1.0, self.optimizer.state.get(p, {})
-                if p in self._waited and self.missed and "subgrad" in state:
-                    held = self._waited[p]
+                held = self._restrictions.get(p)
+                if held is not None and self.missed and "subgrad" in state:
                     missed = held.missed if self.catch_up else 0
                     count, pace = paces(group, state, missed, self._skipped[p])
                     if pace != 1:
@@ -195,8 +188,8 @@ class Multilevel:
         with plain():
             if not self.frozen:
                 self._full_step.close()
-                self._waited, self.missed = {}, 0
-                self._freeze(supports(self.model, self.optimizer, self._reasons))
+                self._restrictions, self.missed = {}, 0
+                self._freeze(supports(self.model, self.optimizer, self.paths))
                 return
             self.missed += 1
             for p, held in self._restrictions.items():
@@ -220,7 +213,7 @@ class Multilevel:
 
     def _freeze(self, supports: dict[Tensor, Support]) -> None:
         """Restrict what moves."""
-        ways = choose(self.model, supports, self._path, self._call, self._reasons)
+        ways = choose(self.model, supports, self._path, self._call, self.paths)
         for p, support in supports.items():
             self._restrictions[p] = Restriction(p, support, ways.get(p), self.finish)
         if any(isinstance(way, Gathered) and way.call is not None for way in ways.values()):
@@ -233,8 +226,7 @@ class Multilevel:
 
     def _thaw(self) -> None:
         """Write back what the frozen steps did; linear layers still leave out what is zero."""
-        self._waited = dict(self._restrictions)
-        for p, held in self._waited.items():
+        for p, held in self._restrictions.items():
             self._skipped[p] += held.missed
             held.show()
             held.frozen = False
@@ -243,17 +235,14 @@ class Multilevel:
         self._call.inside = False
         if self._options != self._reg_and_delta():
             self.optimizer.update_parameters()
-        for p, held in self._waited.items():
+        for held in self._restrictions.values():
             saves = held.part.numel() < held.whole.numel() and held.whole.dim() == 2
-            if isinstance(held.way, Sparse) and saves:
-                held.way.version = p._version
-            else:
-                self._restrictions.pop(p).release()
+            if not (isinstance(held.way, Csr | Gathered) and saves):
+                held.release()
 
     def _release(self) -> None:
         for held in self._restrictions.values():
             held.release()
-        self._restrictions = {}
 
     def _reg_and_delta(self) -> list[tuple[Regularizer, float]]:
         return [(group["reg"], group["delta"]) for group in self.optimizer.param_groups]
@@ -261,11 +250,11 @@ class Multilevel:
     # its state, in that of the optimizer
 
     def _save(self, _: Optimizer, state_dict: dict[str, Any]) -> None:
-        held = self._restrictions if self.frozen else self._waited
+        held = self._restrictions
         named = list(self.model.named_parameters())
         state_dict[KEY] = {
             "frozen": self.frozen,
-            "restricted": bool(self._restrictions),
+            "restricted": any(isinstance(p, RestrictedParameter) for p in held),
             "missed": self.missed,
             "parts": {name: held[p].state() for name, p in named if p in held},
             "skipped": {name: self._skipped[p] for name, p in named if p in self._skipped},
@@ -278,7 +267,7 @@ class Multilevel:
 
     def _after_load(self, _: Any) -> None:
         state, self._loaded = self._loaded, None
-        self.missed, self._waited, self._skipped = 0, {}, Counter()
+        self.missed, self._restrictions, self._skipped = 0, {}, Counter()
         if state is None:
             return
         named: dict[str, Tensor] = dict(self.model.named_parameters())

@@ -74,9 +74,7 @@ class Restricted(Tensor):
             return func(*args, **kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if id(self) not in memo:
-            memo[id(self)] = self._copy()
-        return memo[id(self)]
+        return self._copy()  # copy.deepcopy keeps the memo
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._copy().__reduce_ex__(protocol)
@@ -115,9 +113,9 @@ class Restriction:
 
     def __init__(self, full: Tensor, support: Support, way: Any, end: Callable[[], None]) -> None:
         self.full, self.support, self.way, self.end = full, support, way, end
-        self.whole, self.part = self._hold(full, "theta")
-        # by name the tensor, and as above
-        self._states: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        # by name, of the parameter and its states: the tensor, an alias for our own use, the part
+        self._held: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+        self.whole, self.part = self._hold("theta", full)
         self.gradient: Tensor | None = None
         self.frozen, self.missed = True, 0
         # whether parts moved on and whole tensors did not; somebody saw these since
@@ -130,8 +128,7 @@ class Restriction:
         # after a state was loaded, since weights may be loaded later
         self._reread = False
 
-    def _hold(self, tensor: Tensor, name: str) -> tuple[Tensor, Tensor]:
-        """Restrict a tensor: gives an alias of it for our own use, and its part."""
+    def _hold(self, name: str, tensor: Tensor) -> tuple[Tensor, Tensor]:
         whole = tensor.detach()
         part = self.support.restrict(whole)
         # of the second moments anything but zero would do, beside a first one of zero
@@ -139,15 +136,17 @@ class Restriction:
             self.support.measure(part, whole)
         tensor.__class__ = RestrictedParameter if tensor is self.full else Restricted
         tensor.restriction = self  # type: ignore[attr-defined]
+        self._held[name] = tensor, whole, part
         return whole, part
 
     def release(self) -> None:
         """Make the tensors ordinary ones, up to date."""
         self.collect_gradient()
         self.show()
-        for tensor in (self.full, *(tensor for tensor, _, _ in self._states.values())):
+        for tensor, _, _ in self._held.values():
             del tensor.restriction  # type: ignore[attr-defined]
             tensor.__class__ = nn.Parameter if tensor is self.full else Tensor
+        self._held = {}
 
     # what others do to the whole tensors
 
@@ -156,8 +155,7 @@ class Restriction:
         self._edited |= self.whole._version != self._version
         if self._ahead:
             with plain(), temporarily_clear_interpreter_stack():  # of torch.func
-                self.support.prolong(self.part, self.whole)
-                for _, whole, part in self._states.values():
+                for _, whole, part in self._held.values():
                     self.support.prolong(part, whole)
                 if isinstance(self.support, RestingGrid):
                     self.support.stretch(self.part, self.whole)
@@ -251,7 +249,7 @@ class Restriction:
             That of the part.
         """
         if self._looked:
-            for _, whole, part in self._states.values():
+            for _, whole, part in self._held.values():
                 self.support.renew(part, whole)
         gradient = self.gradient
         if self.full.grad is not None:
@@ -264,9 +262,9 @@ class Restriction:
         parts = dict(state)
         for key, value in state.items():
             if value.dim():
-                if key not in self._states or self._states[key][0] is not value:
-                    self._states[key] = value, *self._hold(value, key)
-                parts[key] = self._states[key][2]
+                if key not in self._held or self._held[key][0] is not value:
+                    self._hold(key, value)
+                parts[key] = self._held[key][2]
         return parts
 
     def take_back(self, state: dict[str, Tensor], parts: dict[str, Tensor]) -> None:

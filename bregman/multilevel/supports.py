@@ -56,10 +56,6 @@ class Grid:
         """What rests in these rows."""
         return Grid(self.rows, self.rest)
 
-    def resting_weights(self, full: Tensor) -> Tensor:
-        """What these are, or where a column stands for them, their direction."""
-        return self.resting.restrict(full)
-
     def restrict(self, full: Tensor) -> Tensor:
         """The entries at the support, a new tensor."""
         part = full.index_select(0, self.rows)
@@ -128,9 +124,6 @@ class RestingGrid(Grid):
     def prolong(self, part: Tensor, full: Tensor) -> None:
         """Write back the entries that do not rest; all others stay as they are."""
         super().prolong(part[:, :-1], full)
-
-    def resting_weights(self, full: Tensor) -> Tensor:
-        return self.direction
 
     def stretch(self, part: Tensor, full: Tensor) -> None:
         """Give what rests the lengths in the last column."""

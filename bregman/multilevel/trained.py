@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bregman.chains import LAYERS, links
+from bregman.checks import check
 from bregman.layers import CONV
 from bregman.multilevel.supports import (
     Grid,
@@ -29,14 +30,14 @@ def layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
 
 
 def supports(
-    model: nn.Module, optimizer: BregmanOptimizer, reasons: dict[str, str]
+    model: nn.Module, optimizer: BregmanOptimizer, paths: dict[str, str]
 ) -> dict[Tensor, Support]:
     """What of parameters is trained in frozen steps; those that are not here, as a whole.
 
     Args:
         model: has whole weights.
         optimizer: of its parameters.
-        reasons: is told, by the names of layers, why the weight of one is not here.
+        paths: is told, by the names of layers, why the weight of one is dense if it is not here.
     """
     found: dict[Tensor, Support] = {}
     groups = {p: group for group in optimizer.param_groups for p in group["params"]}
@@ -46,8 +47,9 @@ def supports(
     can_rest = {None} | {p for p in once if isinstance(groups[p]["reg"], Zero)}
     fronts = links(model)
     for name, layer in layers(model):
-        if reason := _obstacle(layer, places[layer.weight], optimizer):
-            reasons[name] = f"dense: {reason}"
+        reason = _obstacle(layer, places[layer.weight], optimizer)
+        paths[name] = f"dense: {reason or 'no regularizer'}"
+        if reason:
             continue
         front, met = fronts.get(layer, (None, []))[0], None
         rows: Any = None if front is None else found.get(front.weight)
@@ -55,10 +57,8 @@ def supports(
             met = _constant_columns(layer, rows, len(front.weight))
         weight, group = layer.weight, groups[layer.weight]
         support = support_of(layer, group, optimizer.state[weight]["subgrad"], met)
-        if support is None:
-            reasons[name] = "dense: no regularizer"
-            continue
-        found[weight] = support
+        if support is not None:
+            found[weight] = support
         if isinstance(support, Grid) and support.rest is not None and front.bias is not None:
             found[front.bias] = Grid(rows.rows)
     return found
@@ -100,11 +100,10 @@ def blocks(reg: Regularizer, ndim: int) -> tuple[int, ...] | None:
         ValueError: J is no sum over blocks.
     """
     dims = reg.blocks(ndim)
-    if dims is None and not isinstance(reg, Zero):
-        raise ValueError(
-            "reg must be a sum over blocks of the weight, so that a support can be frozen (one "
-            f"whose method blocks tells them, such as L1 and GroupL12), or Zero, got {reg}"
-        )
+    allowed = (
+        "a sum over blocks (its method blocks tells them, as that of L1 and GroupL12), or Zero"
+    )
+    check(dims is not None or isinstance(reg, Zero), "reg", allowed, reg)
     return dims
 
 

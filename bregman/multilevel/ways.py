@@ -33,11 +33,13 @@ class Masked:
     Args:
         full: its whole weight.
         trained: what moves of it.
+
+    Attributes:
+        support: what is not zero.
     """
 
     def __init__(self, full: Tensor, trained: Support) -> None:
-        self.full, self.trained = full.detach(), trained
-        self.support = trained
+        self.full, self.trained, self.support = full.detach(), trained, trained
 
     def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output of the layer, here with the entries put back into a weight of full size.
@@ -50,20 +52,9 @@ class Masked:
         """
         return dense(x, self.trained.spread(part, self.full), whole(bias))
 
-
-class Sparse(Masked):
-    """A layer whose products leave out what is zero, in the next full step as well.
-
-    Attributes:
-        support: what is not zero.
-        version: torch's count of the changes of the whole weight, when it was whole again.
-    """
-
-    version: int
-
     def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output, all features in and out, for the entries of a weight at ``support``."""
-        raise NotImplementedError
+        return self(dense, x, part, bias)
 
     def with_full_gradient(
         self, dense: Product, x: Tensor, weight: Tensor, bias: Tensor | None
@@ -71,11 +62,10 @@ class Sparse(Masked):
         """The output of a linear layer that has its whole weight, of which all gets a gradient.
 
         The forward product and the gradient of x still leave out what is zero. In autocast, and if
-        someone put numbers outside of the support (but through ``data``), the layer is just dense.
+        someone put numbers outside of the support, the layer is just dense.
         """
         part = self.support.restrict(weight.detach())
-        edited = weight._version != self.version
-        outside = edited and part.count_nonzero() != weight.count_nonzero()
+        outside = part.count_nonzero() != weight.count_nonzero()
         if outside or torch.is_autocast_enabled(x.device.type):
             return dense(x, weight, bias)
         return _AttachWeight.apply(self.forward(dense, x, part, bias), x, weight)
@@ -97,7 +87,7 @@ class _AttachWeight(torch.autograd.Function):
         return grad, None, rows.t() @ x.reshape(-1, x.shape[-1])
 
 
-class Csr(Sparse):
+class Csr(Masked):
     """A linear layer in compressed sparse rows, in float32 or float64 on a CPU.
 
     Its products are of matrices features x batch, so that a row of W adds up contiguous rows of x.
@@ -134,8 +124,6 @@ class Csr(Sparse):
         # dense layers are slow to take what is transposed
         y = y.t() if self.by_features else y.t().contiguous()
         return y.view(*x.shape[:-1], -1)
-
-    forward = __call__
 
 
 class _CsrProduct(torch.autograd.Function):
@@ -179,7 +167,7 @@ def _starts(index: Tensor, size: int) -> Tensor:
     return starts
 
 
-class Gathered(Sparse):
+class Gathered(Masked):
     """A smaller dense layer made of the rows and columns of the support, on any device.
 
     A row outside of the support is no silent neuron: its output is its bias. So the output has all
@@ -266,26 +254,21 @@ class Gathered(Sparse):
             self._narrow = self.call.inside and not _watched(self._modules)
         return self._narrow
 
-    def _constants(self) -> Tensor:
-        """What the layer behind gets of each dead row, the same for all samples."""
-        bias = self.layer.bias
-        values = self.full.new_zeros(len(self.full)) if bias is None else bias.detach()
-        values = values.index_select(0, self.dead)
-        for module in self._modules:
-            if type(module) in ELEMENTWISE:
-                values = module.forward(values)
-        return values
-
     def _of_constants(self, part: Tensor) -> Tensor:
         """What the weights that rest make of the constants from the front, one number per row."""
-        grid = self.trained
+        grid, front = self.trained, self._front
         if self._met is None:
-            assert self._front is not None
-            rest = grid.resting_weights(self.full)
-            values = self._front._constants().to(rest.dtype)
-            values = values.repeat_interleave(rest.shape[1] // len(values))
-            met = rest.unsqueeze(-1).flatten(2).sum(2) @ values
-            self._met = met.to(self.full.dtype)
+            assert front is not None
+            # what comes from each dead row of the front, the same for all samples
+            values = front.full.new_zeros(len(front.full))
+            values = (values if front.layer.bias is None else front.layer.bias.detach())[front.dead]
+            for module in front._modules:
+                if type(module) in ELEMENTWISE:
+                    values = module.forward(values)
+            resting = grid.resting.restrict(self.full)
+            rest = grid.direction if isinstance(grid, RestingGrid) else resting
+            values = values.repeat_interleave(rest.shape[1] // len(values)).to(rest.dtype)
+            self._met = (rest.unsqueeze(-1).flatten(2).sum(2) @ values).to(self.full.dtype)
         if isinstance(grid, RestingGrid):
             return self._met * grid.norms(part.detach()).flatten()
         return self._met
@@ -300,11 +283,7 @@ def _watched(modules: Sequence[nn.Module]) -> bool:
 
 
 def choose(
-    model: nn.Module,
-    supports: dict[Tensor, Support],
-    path: str,
-    call: Call,
-    reasons: dict[str, str],
+    model: nn.Module, supports: dict[Tensor, Support], path: str, call: Call, paths: dict[str, str]
 ) -> dict[Tensor, Masked]:
     """The ways of all layers whose weights have a support, by weight.
 
@@ -313,12 +292,12 @@ def choose(
         supports: of its parameters.
         path: as of ``Multilevel``.
         call: of the model.
-        reasons: is told, by the names of layers, which way each has and why.
+        paths: is told, by the names of layers, which way each has and why.
     """
     ways: dict[Tensor, Masked] = {}
     for name, layer in layers(model):
         if layer.weight in supports:
-            ways[layer.weight], reasons[name] = way_of(layer, supports[layer.weight], path)
+            ways[layer.weight], paths[name] = way_of(layer, supports[layer.weight], path)
     for layer, (front, between) in links(model).items():
         first, second = ways.get(front.weight), ways.get(layer.weight)
         if isinstance(first, Csr) and isinstance(second, Csr):
@@ -335,13 +314,12 @@ def way_of(layer: Layer, support: Support, path: str) -> tuple[Masked, str]:
         return Masked(weight, support), "masked"
     if isinstance(support, Grid) and path != "csr":
         return Gathered(layer, support), "gathered"
+    why = f"{path} has nothing for {type(layer).__name__} with this regularizer"
     if isinstance(support, Entries) and path != "gathered" and _fits_csr(layer, support):
         density = support.index.numel() / max(weight.numel(), 1)
         if path == "csr" or (weight.numel() >= CSR_ENTRIES and density <= CSR_DENSITY):
             return Csr(weight, support), "csr"
         why = f"csr pays from {CSR_ENTRIES:,} entries on, up to a density of {CSR_DENSITY:g}"
-    else:
-        why = f"{path} has nothing for {type(layer).__name__} with this regularizer"
     return Masked(weight, support), f"masked: {why}"
 
 

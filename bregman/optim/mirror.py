@@ -100,18 +100,15 @@ class BregmanOptimizer(RegularizedOptimizer):
 
     def _after_updates(self, params: list[Tensor]) -> None:
         if not self._told and not torch.compiler.is_compiling():
-            versions = {id(p): _version(p) for p in params}
-            if versions.keys() != self._versions.keys():
-                held = {id(p) for group in self.param_groups for p in group["params"]}
-                versions = {p: n for p, n in self._versions.items() if p in held} | versions
-            self._versions = versions
+            held = {id(p) for group in self.param_groups for p in group["params"]}
+            kept = {p: n for p, n in self._versions.items() if p in held}
+            self._versions = kept | {id(p): _version(p) for p in params}
 
     def _tell_of_edits(self, group: Group, params: list[Tensor], states: list[State]) -> None:
         """Warn, once, if a parameter has changed since the last step and is not what v says."""
-        if {id(p): _version(p) for p in params}.items() <= self._versions.items():
-            return
         for p, state in zip(params, states, strict=True):
-            if self._versions.get(id(p), _version(p)) == _version(p) or not p.numel():
+            version = _version(p)
+            if self._versions.get(id(p), version) == version or not p.numel():
                 continue
             theta, v = torch.empty_like(p), state["subgrad"]
             mirror_step(group, theta, state)

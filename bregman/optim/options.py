@@ -63,8 +63,7 @@ def check_options(options: dict[str, Any]) -> None:
         options["reg"] = Zero()
     for name, value in options.items():
         if name == "lr" and isinstance(value, Tensor):
-            if value.numel() != 1:
-                raise ValueError(f"Tensor lr must be 1-element, got {tuple(value.shape)}")
+            check(value.numel() == 1, "Tensor lr", "1-element", tuple(value.shape))
             if not value.is_cpu:  # looking into it would make the host wait for its device
                 continue
             value = value.item()

@@ -17,7 +17,9 @@ from scipy.signal import correlate2d
 
 from bregman.suite.experiments import Results
 from bregman.suite.plots import browser as moving
+from bregman.suite.plots.grammar import Measure
 
+WEIGHTS = Measure("weights", "n_total", "Weights")
 LOOKS = {"a": {"color": "#112233", "ls": "--"}, "b": {"color": "#445566"}}
 
 
@@ -53,7 +55,7 @@ def results(epochs=4, first=0) -> Results:
 
 
 def test_curves_hold_every_run_seed_and_epoch(shown):
-    panel = moving.curves(results(first=1), "weights", "n_total", "Weights", LOOKS, 100)
+    panel = moving.curves(results(first=1), WEIGHTS._replace(factor=100), LOOKS)
     moving.browse([panel], "Curves.", frames=range(5), many=("run", "seed"))
     data = handed(shown[0])
     marks = {
@@ -63,11 +65,12 @@ def test_curves_hold_every_run_seed_and_epoch(shown):
     assert marks["b", "1"]["y"] == [50, 1050, 2050, 3050, 4050]
     assert (marks["a", "1"]["color"], marks["a", "1"]["dash"]) == ("#112233", "--")
     assert (data["frames"], data["start"]) == ([0, 1, 2, 3, 4], 4)
-    limited = moving.curves(results(), "weights", "n_total", "Weights", LOOKS, limits=(30, 50))
+    limited, unlimited = (
+        moving.curves(results(), WEIGHTS._replace(limits=limits), LOOKS)
+        for limits in ((30, 50), (90, 100))
+    )
     assert limited["ylim"] == (30, 50)
-    assert "ylim" not in moving.curves(
-        results(), "weights", "n_total", "Weights", LOOKS, limits=(90, 100)
-    ), "nothing would be seen"
+    assert "ylim" not in unlimited, "nothing would be seen"
 
 
 def test_names_arrive_as_they_are_and_nothing_breaks_out(shown):
@@ -109,7 +112,7 @@ def opened(browser, shown):
 
 @pytest.fixture
 def curves(shown, opened):
-    panel = moving.curves(results(), "weights", "n_total", "Weights", LOOKS)
+    panel = moving.curves(results(), WEIGHTS, LOOKS)
     moving.browse([panel], "Curves.", frames=range(5), many=("run", "seed"))
     return opened()
 
@@ -243,7 +246,7 @@ def test_an_error_is_told_under_the_figure(shown, opened):
 @pytest.mark.more
 @pytest.mark.parametrize("width", [390, 1280])
 def test_it_fits_wide_and_narrow_windows(shown, opened, width):
-    panels = [moving.curves(results(), "weights", "n_total", "Weights", LOOKS) for _ in range(4)]
+    panels = [moving.curves(results(), WEIGHTS, LOOKS) for _ in range(4)]
     moving.browse(panels, "Curves.", frames=range(5), many=("run", "seed"))
     page = opened(width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

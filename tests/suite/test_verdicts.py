@@ -5,13 +5,14 @@ import pytest
 
 from bregman.suite import verdicts
 from bregman.suite.course import keep
+from bregman.suite.experiments import Results
 from bregman.suite.experiments.tables import MEASURED
-from bregman.suite.verdicts import CLAIMS, Tables
+from bregman.suite.verdicts import CLAIMS, claims
 
 PAPER_SCALE = verdicts.table()
 
 
-def made_up(runs: dict[str, tuple[dict, dict[str, list[float]]]], seeds=(0, 1, 2)) -> Tables:
+def made_up(runs: dict[str, tuple[dict, dict[str, list[float]]]], seeds=(0, 1, 2)) -> Results:
     """Tables of runs, by label: columns of the summary, and curves by split and metric."""
     summary = [
         {"label": label, "seed": seed, "lam": 0.0, "config_momentum": 0.0, **columns}
@@ -26,7 +27,7 @@ def made_up(runs: dict[str, tuple[dict, dict[str, list[float]]]], seeds=(0, 1, 2
         for epoch, value in enumerate(curve)
     ]
     columns = ["run", "seed", "epoch", "split", "metric", "value"]
-    return Tables(pd.DataFrame(summary), pd.DataFrame(history, columns=columns))
+    return Results(pd.DataFrame(summary), pd.DataFrame(history, columns=columns))
 
 
 def linbreg(density):
@@ -34,9 +35,9 @@ def linbreg(density):
 
 
 def test_growth_is_seen_and_so_is_a_fall():
-    grows = verdicts.linbreg_only_adds(linbreg([0.01, 0.02, 0.0199, 0.04]))
+    grows = claims.linbreg_only_adds(linbreg([0.01, 0.02, 0.0199, 0.04]))
     assert grows.word == "reproduced"
-    falls = verdicts.linbreg_only_adds(linbreg([0.01, 0.05, 0.04, 0.04]))
+    falls = claims.linbreg_only_adds(linbreg([0.01, 0.05, 0.04, 0.04]))
     assert falls.word == "not reproduced"
     assert "1.00 points, 25" in falls.evidence
     assert "n = 3 runs" in falls.evidence
@@ -44,8 +45,8 @@ def test_growth_is_seen_and_so_is_a_fall():
 
 def test_a_label_means_nothing():
     tables = linbreg([0.01, 0.05, 0.04, 0.04])
-    renamed = Tables(tables.summary.replace("a", "ProxGD"), tables.history.replace("a", "ProxGD"))
-    assert verdicts.linbreg_only_adds(renamed) == verdicts.linbreg_only_adds(tables)
+    renamed = Results(tables.summary.replace("a", "ProxGD"), tables.history.replace("a", "ProxGD"))
+    assert claims.linbreg_only_adds(renamed) == claims.linbreg_only_adds(tables)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_a_claim_of_two_numbers_can_hold_by_half(density, lost, word):
                         **accuracy}, {}),
         }
     )  # fmt: skip
-    verdict = verdicts.tenth_of_the_weights(tables)
+    verdict = claims.tenth_of_the_weights(tables)
     assert verdict.word == word
     assert f"validation {lost:.2f} ± 0.00 points (n = 3)" in verdict.evidence
 
@@ -104,8 +105,8 @@ def test_a_theorem_fails_with_one_step(violated, word, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("ratio", "word"), [(1.1, "reproduced"), (1.3, "not reproduced")])
 def test_a_variance_must_be_within_its_errors(ratio, word):
     table = pd.DataFrame({"r": [1.0, 0.1], "error": 0.05, "ratio": [1, ratio], "masked": [1, 0.1]})
-    tables = Tables(table.assign(seed=0), pd.DataFrame())
-    assert verdicts.sparse_weights_keep_the_variance(tables).word == word
+    tables = Results(table.assign(seed=0), pd.DataFrame())
+    assert claims.sparse_weights_keep_the_variance(tables).word == word
 
 
 def test_what_was_not_run_is_open(tmp_path, monkeypatch):

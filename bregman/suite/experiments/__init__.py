@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
@@ -28,56 +29,26 @@ from bregman.suite.experiments.experiment import (
     RunsFailedError,
     Scale,
 )
-from bregman.suite.experiments.tables import (
-    WIDTHS,
-    Results,
-    answers,
-    beside_paper,
-    paper_reference,
-)
+from bregman.suite.experiments.tables import WIDTHS, Results, answers, beside_paper, paper_reference
 from bregman.suite.paths import results_dir
 
-EXPERIMENTS = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        mnist_comparison,
-        mnist_acceleration,
-        fashion_mnist_cnn,
-        cifar10_resnet,
-        denoising_autoencoder,
-        architecture_search,
-        what_sparsity_buys,
-    )
-}
-# tables of runs that settle a question and have no notebook of their own
-STUDIES = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (
-        figure_2,
-        table_seeds,
-        equal_density,
-        tuned_rivals,
-        dense_autoencoders,
-        architecture_seeds,
-    )
-}
 
-__all__ = [
-    "EXPERIMENTS",
-    "SCALE_NAMES",
-    "STUDIES",
-    "WIDTHS",
-    "Experiment",
-    "Results",
-    "Row",
-    "RunsFailedError",
-    "Scale",
-    "answers",
-    "beside_paper",
-    "get",
-    "paper_reference",
-    "stored_summaries",
-]
+def _by_name(*modules: ModuleType) -> dict[str, Experiment]:
+    return {module.EXPERIMENT.name: module.EXPERIMENT for module in modules}
+
+
+EXPERIMENTS = _by_name(
+    mnist_comparison, mnist_acceleration, fashion_mnist_cnn, cifar10_resnet, denoising_autoencoder,
+    architecture_search, what_sparsity_buys,
+)  # fmt: skip
+# tables of runs that settle a question and have no notebook of their own
+STUDIES = _by_name(
+    figure_2, table_seeds, equal_density, tuned_rivals, dense_autoencoders, architecture_seeds
+)
+
+__all__ = ["EXPERIMENTS", "SCALE_NAMES", "STUDIES", "WIDTHS", "Experiment", "Results", "Row",
+           "RunsFailedError", "Scale", "answers", "beside_paper", "get", "paper_reference",
+           "stored_summaries"]  # fmt: skip
 
 
 def get(name: str) -> Experiment:
@@ -118,18 +89,6 @@ def stored_summaries(scale: str) -> pd.DataFrame:
     return summary[~summary.drop(columns="label").duplicated()]
 
 
-def _check_rows(summary: pd.DataFrame, beside: Path) -> None:
-    """A table that was cut at a line end reads well, but the one beside it knows more runs."""
-    if beside.exists():
-        curves = pd.read_csv(beside, usecols=["run", "seed"])
-        lacking = set(zip(curves["run"], curves["seed"], strict=True)) - set(
-            zip(summary["label"], summary["seed"], strict=True)
-        )
-        if lacking:
-            label, seed = min(lacking)
-            raise ValueError(f"{label!r} with seed {seed} is in {beside.name} alone")
-
-
 def _stored_summary(name: str, scale: str) -> pd.DataFrame:
     path = results_dir() / scale / name / "summary.csv"
     try:
@@ -143,8 +102,16 @@ def _stored_summary(name: str, scale: str) -> pd.DataFrame:
     except FileNotFoundError:
         return pd.DataFrame()
     except (OSError, ValueError, KeyError) as error:  # pandas' own are ValueErrors
-        raise DataError(
-            f"{path} can't be read ({error}); 'bregman run {name} --scale {scale} "
-            "--no-notebooks' writes it anew from the stored runs"
-        ) from error
+        again = f"'bregman run {name} --scale {scale} --no-notebooks' writes it anew"
+        raise DataError(f"{path} can't be read ({error}); {again} from the stored runs") from error
     return table
+
+
+def _check_rows(summary: pd.DataFrame, beside: Path) -> None:
+    """A table that was cut at a line end reads well, but the one beside it knows more runs."""
+    if beside.exists():
+        known = pd.MultiIndex.from_frame(pd.read_csv(beside, usecols=["run", "seed"]))
+        lacking = known.difference(pd.MultiIndex.from_frame(summary[["label", "seed"]]))
+        if len(lacking):
+            label, seed = lacking[0]
+            raise ValueError(f"{label!r} with seed {seed} is in {beside.name} alone")

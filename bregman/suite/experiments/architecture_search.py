@@ -220,25 +220,21 @@ def config(scale: SearchScale, seed: int, task: str, **settings: Any) -> Archite
 
 PREPRINT = "arXiv 2106.02479"
 
-EXPERIMENT = Experiment(
-    name="architecture_search",
-    dataset="MNIST, Fashion-MNIST",
-    model="Fully connected, scalar skips",
-    scales=SCALES,
-    rows=(
-        *(
-            Row(f"{name}, skips {'allowed' if skip_lam else 'forbidden'}", PREPRINT, "Bregman",
-                "AdaBreg", {"task": task, "skip_lam": skip_lam})
-            for name, task in (("Denoising", "denoise"), ("Deblurring", "deblur"))
-            for skip_lam in ("row", None)
-        ),
-        *(
-            Row(f"Classifier (skips λ={skip_lam})", PREPRINT, "Bregman", "AdaBreg",
-                {"task": "classify", "lam": 0.05, "skip_lam": skip_lam})
-            for skip_lam in (0.05, 0.15, 0.5)
-        ),
-        Row("Classifier, dense (Adam)", PREPRINT, "Vanilla", "Adam",
-            {"task": "classify", "optimizer": "Adam", "lam": 0.0, "skip_lam": 0.0}),
+ROWS = (
+    *(
+        Row(f"{name}, skips {'allowed' if skip_lam else 'forbidden'}", PREPRINT, "Bregman",
+            "AdaBreg", {"task": task, "skip_lam": skip_lam})
+        for name, task in (("Denoising", "denoise"), ("Deblurring", "deblur"))
+        for skip_lam in ("row", None)
     ),
-    config=config,
+    *(
+        Row(f"Classifier (skips λ={skip_lam})", PREPRINT, "Bregman", "AdaBreg",
+            {"task": "classify", "lam": 0.05, "skip_lam": skip_lam})
+        for skip_lam in (0.05, 0.15, 0.5)
+    ),
+    Row("Classifier, dense (Adam)", PREPRINT, "Vanilla", "Adam",
+        {"task": "classify", "optimizer": "Adam", "lam": 0.0, "skip_lam": 0.0}),
 )  # fmt: skip
+
+EXPERIMENT = Experiment("architecture_search", "MNIST, Fashion-MNIST",
+                        "Fully connected, scalar skips", SCALES, ROWS, config)  # fmt: skip

@@ -34,7 +34,7 @@ class ResNetScale(Scale):
     compile: str | None = None
 
 
-SCALES = {
+SCALES: dict[str, Scale] = {
     "smoke": ResNetScale(
         epochs=3, mini=True, train_size=320, width=8, batch_size=16, autocast=None
     ),
@@ -148,18 +148,13 @@ def _thresholded(
     )  # fmt: skip
 
 
-EXPERIMENT = Experiment(
-    name="cifar10_resnet",
-    dataset="CIFAR-10",
-    model="ResNet-18",
-    scales=dict(SCALES),
-    rows=(
-        Row("SGD", T3, "Vanilla", "SGD with momentum", SGD_MOMENTUM),
-        Row("Adam", T3, "Vanilla", "Adam", ADAM, scales=LARGE),
-        *_thresholded("Lasso", "Lasso", "Adam", LASSO, SCALE_NAMES),
-        *_thresholded("LinBreg", "Bregman", "LinBreg", LINBREG, SCALE_NAMES),
-        *_thresholded("LinBreg β=0.9", "Bregman", "LinBreg (beta = 0.9)", MOMENTUM, LARGE),
-        *_thresholded("AdaBreg", "Bregman", "AdaBreg", ADABREG, SCALE_NAMES),
-    ),
-    config=config,
+ROWS = (
+    Row("SGD", T3, "Vanilla", "SGD with momentum", SGD_MOMENTUM),
+    Row("Adam", T3, "Vanilla", "Adam", ADAM, scales=LARGE),
+    *_thresholded("Lasso", "Lasso", "Adam", LASSO, SCALE_NAMES),
+    *_thresholded("LinBreg", "Bregman", "LinBreg", LINBREG, SCALE_NAMES),
+    *_thresholded("LinBreg β=0.9", "Bregman", "LinBreg (beta = 0.9)", MOMENTUM, LARGE),
+    *_thresholded("AdaBreg", "Bregman", "AdaBreg", ADABREG, SCALE_NAMES),
 )
+
+EXPERIMENT = Experiment("cifar10_resnet", "CIFAR-10", "ResNet-18", SCALES, ROWS, config)

@@ -29,6 +29,8 @@ from bregman.suite.experiments.parts import Task
 from bregman.suite.experiments.recipe import Parts, Results, settings_of
 from bregman.suite.training import Training
 
+Names = Collection[str]
+
 # what pruning has in the paper's table
 TARGET = 0.05
 TRIALS = 6
@@ -133,13 +135,8 @@ def config(scale: Scale, seed: int, **settings: Any) -> EqualDensityRun:
     """The set-up of Table 1: the Bregman optimizers start at 1 %, the others dense."""
     made = {**SETUP, "tuning": False, **settings_of(scale), **settings}
     bregman = made["optimizer"] in ("LinBreg", "AdaBreg")
-    return EqualDensityRun(
-        **made,
-        lam_conv=made["lam"],
-        target=TARGET,
-        density=0.01 if bregman else 1.0,
-        seed=seed,
-    )
+    made |= {"lam_conv": made["lam"], "target": TARGET, "density": 0.01 if bregman else 1.0}
+    return EqualDensityRun(**made, seed=seed)
 
 
 def _experiment(name: str, scales: Mapping[str, Scale], rows: Collection[Row]) -> Experiment:
@@ -147,12 +144,7 @@ def _experiment(name: str, scales: Mapping[str, Scale], rows: Collection[Row]) -
 
 
 def search(
-    scale: str,
-    families: Collection[str] = tuple(FAMILIES),
-    *,
-    make: bool = True,
-    device: str = "cpu",
-    jobs: int = 1,
+    scale: str, families: Names = FAMILIES, *, make: bool = True, device: str = "cpu", jobs: int = 1
 ) -> tuple[Experiment, pd.DataFrame]:
     """Tune the methods alike; of a trial in the store the sampler is told what it gave.
 
@@ -167,6 +159,7 @@ def search(
         The trials, one row each, and their table: ``results/<scale>/equal_density_search/``.
     """
     import optuna  # only the search needs it
+    from optuna.distributions import BaseDistribution, FloatDistribution
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     rows: list[Row] = []
@@ -175,12 +168,10 @@ def search(
         sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=3)
         study = optuna.create_study(direction="maximize", sampler=sampler)
         for number in range(TRIALS):
-            trial = study.ask(
-                {
-                    key: optuna.distributions.FloatDistribution(*ends, log=True)
-                    for key, ends in family.space().items()
-                }
-            )
+            ranges: dict[str, BaseDistribution] = {
+                key: FloatDistribution(*ends, log=True) for key, ends in family.space().items()
+            }
+            trial = study.ask(ranges)
             found = {key: float(f"{value:.3g}") for key, value in trial.params.items()}
             settings = {**family.settings, **found, "tuning": True}
             row = Row(f"{name}, trial {number + 1}", "Search", family.strategy, name, settings)
@@ -208,9 +199,8 @@ def choose(summary: pd.DataFrame) -> dict[str, dict[str, float]]:
     for name, group in summary.groupby("optimizer", sort=False):
         best = group.loc[group["val_acc_pct"].idxmax()]
         if len(group) == TRIALS:
-            chosen[str(name)] = {
-                key: float(best[f"config_{key}"]) for key in FAMILIES[str(name)].space()
-            }
+            space = FAMILIES[str(name)].space()
+            chosen[str(name)] = {key: float(best[f"config_{key}"]) for key in space}
     return chosen
 
 

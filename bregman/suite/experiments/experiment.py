@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ SCALE_NAMES = ("smoke", "quick", "narrow", "paper")
 MADE_IN_NOTEBOOKS = ("smoke", "quick")
 # torch takes no larger seeds
 LARGEST_SEED = 2**63 - 1
+
+Labels = Collection[str] | None
 
 
 class RunsFailedError(RuntimeError):
@@ -71,6 +73,14 @@ class Row:
     seeds: int | None = None
 
 
+class Plan(NamedTuple):
+    """One run of a table: its row, its seed, and the config that names it."""
+
+    row: Row
+    seed: int
+    config: Any
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A table of runs, one row each, at several scales.
@@ -106,10 +116,9 @@ class Experiment:
         Raises:
             ValueError: an unknown scale.
         """
-        meaning = self.scale(scale)
-        rows = self.rows_at(scale)
-        configs = [asdict(self.config(meaning, 0, **row.settings)) for row in rows]
-        table = pd.DataFrame(configs, index=pd.Index([row.label for row in rows], name="run"))
+        made = [plan for plan in self._planned(scale, 0) if plan.seed == 0]
+        index = pd.Index([plan.row.label for plan in made], name="run")
+        table = pd.DataFrame([asdict(plan.config) for plan in made], index=index)
         return table.drop(columns="seed")
 
     def scale(self, name: str) -> Scale:
@@ -138,7 +147,7 @@ class Experiment:
         if label not in rows:
             raise KeyError(f"no row {label!r} at scale {scale}, only {', '.join(rows)}")
         config = self.config(meaning, seed, **rows[label].settings)
-        store = RunStore(results_dir() / scale / "runs")
+        store = _store(scale)
         if store.get(config) is None:
             raise KeyError(f"the run {label!r} with seed {seed} was not made yet at scale {scale}")
         return store.arrays(config)
@@ -149,7 +158,7 @@ class Experiment:
         seed: int = 0,
         device: str = "cpu",
         jobs: int | None = None,
-        rows: Collection[str] | None = None,
+        rows: Labels = None,
         seeds: int | None = None,
         cluster: str | None = None,
         make: bool | None = None,
@@ -181,14 +190,10 @@ class Experiment:
         """
         if jobs is not None and jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {jobs}")
-        asked = [config for *_, config in self._asked(scale, seed, rows, seeds)]
-        store = RunStore(results_dir() / scale / "runs")
-        planned = self._planned(scale, seed, seeds)
-        failures: list[str] = []
+        asked = self._asked(scale, seed, rows, seeds)
         make = scale in MADE_IN_NOTEBOOKS if make is None else make
-        if make:
-            failures = self._make(store, scale, asked, device, jobs, cluster)
-        results = self._tables(store, scale, planned)
+        failures = self._make(scale, asked, device, jobs, cluster) if make else []
+        results = self._tables(scale, self._planned(scale, seed, seeds))
         if not make and len(results.missing):
             print(f"{self.name}, not run yet at scale {scale}:")
             print(results.missing.round(2).to_string(na_rep=""))
@@ -214,32 +219,24 @@ class Experiment:
             RunStoreError: the results folder can't be written.
             Stopped: as for ``run``.
         """
-        (row, _, config), *_ = self._asked(scale, seed, [label], 1)
-        if unknown := settings.keys() - asdict(config).keys():
+        (plan, *_) = self._asked(scale, seed, [label], 1)
+        if unknown := settings.keys() - asdict(plan.config).keys():
             raise ValueError(
                 f"unknown setting {min(unknown)!r} of {self.name}, "
-                f"allowed: {', '.join(asdict(config))}"
+                f"allowed: {', '.join(asdict(plan.config))}"
             )
-        config = replace(config, **settings)
         words = ", ".join(f"{name}={value}" for name, value in settings.items())
-        row = replace(row, label=f"{label}: {words}" if words else label)
-        store = RunStore(results_dir() / scale / "runs")
-        if failures := self._make(store, scale, [config], "cpu", 1, None):
+        row = replace(plan.row, label=f"{label}: {words}" if words else label)
+        plan = Plan(row, seed, replace(plan.config, **settings))
+        if failures := self._make(scale, [plan], "cpu", 1, None):
             raise RunsFailedError(failures[0])
-        run = store.get(config)
-        assert run is not None, "it was made"
-        made = [(row, seed, config, run)]
-        return Results(self._summary_table(made), _history(row, seed, run))
+        made = [(plan, self._runs(scale, [plan])[plan.config])]
+        return Results(self._summary_table(made), _history_table(made))
 
     def _make(
-        self,
-        store: RunStore,
-        scale: str,
-        configs: list[Any],
-        device: str,
-        jobs: int | None,
-        cluster: str | None,
+        self, scale: str, asked: list[Plan], device: str, jobs: int | None, cluster: str | None
     ) -> list[str]:
+        store, configs = _store(scale), [plan.config for plan in asked]
         if cluster is None:
             check_device(device)
             # once, and not by every worker
@@ -247,33 +244,23 @@ class Experiment:
                 ensure(name)
         if jobs is None:
             jobs = 1 if scale == "smoke" or device != "cpu" else cpu_count()
-        return make_missing(
-            self.name,
-            store,
-            configs,
-            self.train,
-            device,
-            jobs,
-            revision=self.revision,
-            cluster=cluster,
-        )
+        return make_missing(self.name, store, configs, self.train, device, jobs,
+                            revision=self.revision, cluster=cluster)  # fmt: skip
 
-    def _tables(self, store: RunStore, scale: str, planned: list[tuple[Row, int, Any]]) -> Results:
-        found = {config: store.get(config) for _, _, config in planned}
-        runs = {config: run for config, run in found.items() if run is not None}
-        made = [(*plan, runs[plan[-1]]) for plan in planned if plan[-1] in runs]
-        columns = ["run", "seed", "epoch", "split", "metric", "value"]
-        results = Results(
-            summary=self._summary_table(made),
-            history=pd.concat(
-                [_history(row, seed, run) for row, seed, _, run in made], ignore_index=True
-            )
-            if made
-            else pd.DataFrame(columns=columns),
-            missing=missing_table(
-                self.name, scale, [(row.label, config) for row, _, config in planned], runs
-            ),
-        )
+    def _runs(self, scale: str, planned: list[Plan]) -> dict[Any, Run]:
+        """From their configs to the runs that are in the store."""
+        store, configs = _store(scale), dict.fromkeys(plan.config for plan in planned)
+        return {config: run for config in configs if (run := store.get(config)) is not None}
+
+    def _missing(self, scale: str, planned: list[Plan], runs: dict[Any, Run]) -> pd.DataFrame:
+        labels = [(plan.row.label, plan.config) for plan in planned]
+        return missing_table(self.name, scale, labels, runs)
+
+    def _tables(self, scale: str, planned: list[Plan]) -> Results:
+        runs = self._runs(scale, planned)
+        made = [(plan, runs[plan.config]) for plan in planned if plan.config in runs]
+        missing = self._missing(scale, planned, runs)
+        results = Results(self._summary_table(made), _history_table(made), missing)
         for table in ("summary", "history"):
             path = results_dir() / scale / self.name / f"{table}.csv"
             try:
@@ -286,9 +273,8 @@ class Experiment:
                 ) from error
         return results
 
-    def _summary_table(self, made: list[tuple[Row, int, Any, Run]]) -> pd.DataFrame:
-        rows = [self._summary(*plan) for plan in made]
-        found = {f"{row['revision']}" for row in rows}
+    def _summary_table(self, made: list[tuple[Plan, Run]]) -> pd.DataFrame:
+        found = {f"{run.revision}" for _, run in made}
         if len(found) > 1:
             warnings.warn(
                 f"{self.name}: the tables mix revisions {', '.join(sorted(found))} of the "
@@ -296,17 +282,14 @@ class Experiment:
                 stacklevel=4,
             )
         named = ["artifact", "dataset", "model", "strategy", "optimizer", *MEASURED, *_ABOUT_RUN]
+        rows = [self._summary(*each) for each in made]
         table = pd.DataFrame(rows, columns=None if rows else named)
         settings = [name for name in table if name == "variant" or str(name).startswith("config_")]
         table = table[[*table.columns.difference(settings, sort=False), *settings]]
         return table.astype(dict.fromkeys(MEASURED, float))
 
     def forecast(
-        self,
-        scale: str,
-        seed: int = 0,
-        rows: Collection[str] | None = None,
-        seeds: int | None = None,
+        self, scale: str, seed: int = 0, rows: Labels = None, seeds: int | None = None
     ) -> Forecast:
         """What is in the store, and how long it takes to make the rest; as for ``run``.
 
@@ -315,17 +298,11 @@ class Experiment:
             RunStoreError: the results folder can't be written, or a stored run can't be read.
         """
         asked = self._asked(scale, seed, rows, seeds)
-        store = RunStore(results_dir() / scale / "runs")
-        every = {config for *_, config in self._planned(scale, seed, seeds)}
-        runs = {config: run for config in every if (run := store.get(config)) is not None}
-        table = missing_table(
-            self.name, scale, [(row.label, config) for row, _, config in asked], runs
-        )
-        return forecast(table, {config for *_, config in asked}, runs)
+        runs = self._runs(scale, self._planned(scale, seed, seeds))
+        missing = self._missing(scale, asked, runs)
+        return forecast(missing, {plan.config for plan in asked}, runs)
 
-    def _asked(
-        self, scale: str, seed: int, rows: Collection[str] | None, seeds: int | None
-    ) -> list[tuple[Row, int, Any]]:
+    def _asked(self, scale: str, seed: int, rows: Labels, seeds: int | None) -> list[Plan]:
         """Those of the planned runs that were asked for."""
         meaning = self.scale(scale)
         known = [row.label for row in self.rows_at(scale)]
@@ -339,24 +316,24 @@ class Experiment:
         if not 0 <= seed <= LARGEST_SEED - (seeds or meaning.seeds):
             raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
         return [
-            (row, of_row, config)
-            for row, of_row, config in self._planned(scale, seed, seeds)
-            if (rows is None or row.label in rows) and of_row < seed + (seeds or meaning.seeds)
+            plan
+            for plan in self._planned(scale, seed, seeds)
+            if (rows is None or plan.row.label in rows)
+            and plan.seed < seed + (seeds or meaning.seeds)
         ]
 
-    def _planned(
-        self, scale: str, seed: int, seeds: int | None = None
-    ) -> list[tuple[Row, int, Any]]:
+    def _planned(self, scale: str, seed: int, seeds: int | None = None) -> list[Plan]:
         """The runs at a scale: each row with each of its seeds and the config."""
         meaning = self.scale(scale)
         return [
-            (row, seed + i, self.config(meaning, seed + i, **row.settings))
+            Plan(row, seed + i, self.config(meaning, seed + i, **row.settings))
             for i in range(max(seeds or 0, meaning.seeds))
             for row in self.rows_at(scale)
             if row.seeds is None or i < row.seeds
         ]
 
-    def _summary(self, row: Row, seed: int, config: Any, run: Run) -> dict[str, Any]:
+    def _summary(self, plan: Plan, run: Run) -> dict[str, Any]:
+        row, seed, config = plan
         prefix = f"{row.variant}." if row.variant else ""
         result = {
             name.removeprefix(prefix): value
@@ -364,32 +341,28 @@ class Experiment:
             if name.startswith(prefix) and "." not in name.removeprefix(prefix)
         }
         return {
-            "artifact": row.artifact,
-            "dataset": self.dataset,
-            "model": self.model,
-            "strategy": row.strategy,
-            "optimizer": row.optimizer,
+            "artifact": row.artifact, "dataset": self.dataset, "model": self.model,
+            "strategy": row.strategy, "optimizer": row.optimizer,
             **{column: result.pop(column, None) for column in MEASURED},
-            "label": row.label,
-            "lam": run.config["lam"],
-            "seed": seed,
-            "epochs": run.config["epochs"],
-            "status": run.status,
-            "seconds": run.seconds,
-            "device": run.environment["device"],
-            "revision": run.revision,
-            **result,
+            "label": row.label, "lam": run.config["lam"], "seed": seed,
+            "epochs": run.config["epochs"], "status": run.status, "seconds": run.seconds,
+            "device": run.environment["device"], "revision": run.revision, **result,
             "variant": row.variant,
             **{f"config_{name}": value for name, value in asdict(config).items()},
-        }
+        }  # fmt: skip
 
 
 # the columns that follow those of the paper's numbers
 _ABOUT_RUN = ("label", "lam", "seed", "epochs", "status", "seconds", "device", "revision")
 
 
-def _history(row: Row, seed: int, run: Run) -> pd.DataFrame:
-    table = pd.DataFrame(run.history)
-    table.insert(0, "run", row.label)
-    table.insert(1, "seed", seed)
-    return table
+def _store(scale: str) -> RunStore:
+    return RunStore(results_dir() / scale / "runs")
+
+
+def _history_table(made: list[tuple[Plan, Run]]) -> pd.DataFrame:
+    columns = ["run", "seed", "epoch", "split", "metric", "value"]
+    tables = [
+        pd.DataFrame(run.history).assign(run=plan.row.label, seed=plan.seed) for plan, run in made
+    ]
+    return pd.concat(tables, ignore_index=True)[columns] if made else pd.DataFrame(columns=columns)

@@ -125,15 +125,14 @@ class ConvNetRun(Classification):
 
     def measure(self, parts: Parts) -> dict[str, float]:
         """The usual measures, and per layer the density and the number of active kernels."""
-        return {
-            **weight_measures(parts.model),
-            **{f"density_{name}": share for name, share in layer_densities(parts.model).items()},
-            **{
-                f"kernels_{w.name}": int(w.value.flatten(2).any(2).count_nonzero())
-                for w in weights(parts.model)
-                if w.kind == "conv"
-            },
-        }
+        measured = weight_measures(parts.model)
+        for name, share in layer_densities(parts.model).items():
+            measured[f"density_{name}"] = share
+        for weight in weights(parts.model):
+            if weight.kind == "conv":
+                kernels = weight.value.flatten(2).any(2)
+                measured[f"kernels_{weight.name}"] = int(kernels.count_nonzero())
+        return measured
 
     @torch.inference_mode()
     def snapshot(self, epoch: int, parts: Parts) -> Mapping[str, Tensor]:
@@ -199,11 +198,4 @@ def config(scale: Scale, seed: int, **settings: Any) -> ConvNetRun:
     return ConvNetRun(**made, density=0.01 if bregman else 1.0, seed=seed)
 
 
-EXPERIMENT = Experiment(
-    name="fashion_mnist_cnn",
-    dataset="Fashion-MNIST",
-    model="CNN",
-    scales=SCALES,
-    rows=ROWS,
-    config=config,
-)
+EXPERIMENT = Experiment("fashion_mnist_cnn", "Fashion-MNIST", "CNN", SCALES, ROWS, config)

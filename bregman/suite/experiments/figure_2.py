@@ -13,7 +13,7 @@ one seed. What is best there is decided by ``distance``, which was fixed before 
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,13 +106,8 @@ class Figure2Run(Classification):
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
         if self.plateau is None:
             return None
-        return ReduceLROnPlateau(
-            optimizer,
-            mode="min" if self.watch_loss else "max",
-            factor=0.5,
-            patience=self.patience,
-            threshold=self.threshold,
-        )
+        mode: Literal["min", "max"] = "min" if self.watch_loss else "max"
+        return ReduceLROnPlateau(optimizer, mode, 0.5, self.patience, self.threshold)
 
 
 class UncorrectedAdaBreg(AdaBreg):
@@ -159,12 +154,9 @@ def distance(summary: pd.DataFrame) -> pd.Series:
     theirs = reference.loc[summary["optimizer"]].set_index(summary.index)
     sizes = ["n_total_pct", "l1_norm"]
     logs = np.log(summary[sizes].astype(float) / theirs[sizes]).abs()
-    parts = [
-        logs,
-        (summary["train_acc_pct"] - theirs["train_acc_pct"]).abs() / 10,
-        (summary["val_acc_pct"] - theirs["val_acc_pct"]).abs() / 4,
-    ]
-    mean = pd.concat(parts, axis=1).mean(axis=1, skipna=False)
+    shown = {"train_acc_pct": 10, "val_acc_pct": 4}
+    parts = [(summary[name] - theirs[name]).abs() / points for name, points in shown.items()]
+    mean = pd.concat([logs, *parts], axis=1).mean(axis=1, skipna=False)
     return mean.where(summary["status"] == "finished").fillna(math.inf).rename("distance")
 
 
@@ -180,11 +172,9 @@ def ranking(summary: pd.DataFrame) -> pd.DataFrame:
     """
     runs = summary[summary["artifact"] == GRID]
     runs = runs.assign(distance=distance(runs), schedule=runs["config_plateau"].fillna("constant"))
-    table = runs.pivot_table(
-        index=["config_gain", "schedule", "config_lr"],
-        columns="config_optimizer",
-        values="distance",
-    ).rename_axis(["gain", "schedule", "lr"])
+    keys = ["config_gain", "schedule", "config_lr"]
+    table = runs.pivot_table("distance", keys, "config_optimizer")
+    table = table.rename_axis(["gain", "schedule", "lr"])
     table = table.reindex(columns=[name for name, *_ in OF_GRID]).dropna()
     table["both"] = table.mean(axis=1)
     return table.rename_axis(columns=None).sort_values("both", kind="stable")
@@ -205,16 +195,14 @@ class Fits(NamedTuple):
 
 def choose(summary: pd.DataFrame) -> Fits:
     """The settings that are to be tried on all seven curves, by the table of the experiment."""
-    table = ranking(summary)
 
     def setting(index: Any) -> Setting:
         gain, schedule, lr = index
         return Setting(float(gain), schedule, float(lr))
 
-    return Fits(
-        tuple(map(setting, table.index[:4])),
-        {name: setting(table[name].idxmin()) for name, *_ in OF_GRID},
-    )
+    table = ranking(summary)
+    own = {name: setting(table[name].idxmin()) for name, *_ in OF_GRID}
+    return Fits(tuple(map(setting, table.index[:4])), own)
 
 
 def curve_name(optimizer: str, lam: str) -> str:
@@ -283,14 +271,8 @@ def experiment(fits: Fits) -> Experiment:
         _row(ADABREG, ("AdaBreg", "Bregman", "1e-1"), words, settings, ALL, None)
         for words, settings in RIVALS.items()
     ]
-    return Experiment(
-        name="figure_2",
-        dataset="MNIST",
-        model="MLP 784-200-80-10",
-        scales=SCALES,
-        rows=(*grid_rows(), *splits, *adabreg, *fit_rows(fits)),
-        config=config,
-    )
+    rows = (*grid_rows(), *splits, *adabreg, *fit_rows(fits))
+    return Experiment("figure_2", "MNIST", "MLP 784-200-80-10", SCALES, rows, config)
 
 
 EXPERIMENT = experiment(CHOSEN)

@@ -11,17 +11,16 @@ from bregman.suite.experiments.parts import Task
 from bregman.suite.training import Training, accuracy, evaluate
 from bregman.thresholding import Unit, largest_threshold, refresh_batch_norm_, threshold_
 
-SPARSITY = ("n_total", "n_linear", "n_conv")
+Dtype = torch.dtype | None
+SPARSITY, SETS = ("n_total", "n_linear", "n_conv"), ("train", "val", "test")
 
 
 def sparsity(model: nn.Module) -> dict[str, float | None]:
     """What is left of the weights in percent, where there are such layers, and their l1 norm."""
     weights = sparsity_summary(model)
     shares = {f"{name}_pct": weights[name] for name in SPARSITY}
-    return {
-        **{name: None if share is None else 100 * share for name, share in shares.items()},
-        "l1_norm": weights["l1_norm"],
-    }
+    percent = {name: None if share is None else 100 * share for name, share in shares.items()}
+    return {**percent, "l1_norm": weights["l1_norm"]}
 
 
 def active_neurons(model: nn.Module) -> dict[str, float]:
@@ -31,17 +30,12 @@ def active_neurons(model: nn.Module) -> dict[str, float]:
 
 
 def accuracies(
-    model: nn.Module,
-    task: Task,
-    autocast: torch.dtype | None = None,
-    sets: Sequence[str] = ("train", "val", "test"),
+    model: nn.Module, task: Task, autocast: Dtype = None, sets: Sequence[str] = SETS
 ) -> dict[str, float]:
     """The accuracies of a trained classifier on parts of the data, in percent."""
-    return {
-        f"{name}_acc_pct": 100
-        * evaluate(model, getattr(task, name), accuracy, autocast=autocast)[0]
-        for name in sets
-    }
+    scored = {name: evaluate(model, getattr(task, name), accuracy, autocast=autocast)[0]
+              for name in sets}  # fmt: skip
+    return {f"{name}_acc_pct": 100 * score for name, score in scored.items()}
 
 
 def last_accuracies(training: Training) -> dict[str, float]:
@@ -54,11 +48,7 @@ def last_accuracies(training: Training) -> dict[str, float]:
 
 
 def thresholded(
-    model: nn.Module,
-    task: Task,
-    max_drop: float,
-    unit: Unit = "entry",
-    autocast: torch.dtype | None = None,
+    model: nn.Module, task: Task, max_drop: float, unit: Unit = "entry", autocast: Dtype = None
 ) -> dict[str, Any]:
     """Threshold a trained network (section 4.5), and measure what that makes of it.
 

@@ -42,13 +42,9 @@ def forecast(table: pd.DataFrame, planned: Collection[Any], stored: Collection[A
         planned: the configs of all runs that are asked for, each once.
         stored: those that were made.
     """
-    known = table["hours"].notna()
-    return Forecast(
-        stored=sum(config in stored for config in planned),
-        missing=int(table["seeds"].sum()),
-        hours=float(table["hours"][known].sum()),
-        unknown=int(table["seeds"][~known].sum()),
-    )
+    made, unknown = sum(config in stored for config in planned), table["hours"].isna()
+    missing, hours = int(table["seeds"].sum()), float(table["hours"].sum())
+    return Forecast(made, missing, hours, int(table["seeds"][unknown].sum()))
 
 
 def missing_table(
@@ -66,11 +62,8 @@ def missing_table(
         By run: how many seeds are missing, the hours that they take on one core (as long as the
         same run took with other seeds; empty where there is none), and the command.
     """
-    seconds = pd.DataFrame(
-        [(_but_seed(config), run.seconds) for config, run in stored.items()],
-        columns=["run", "seconds"],
-    )
-    typical = seconds.groupby("run")["seconds"].mean()
+    made = [(_but_seed(config), run.seconds) for config, run in stored.items()]
+    typical = pd.DataFrame(made, columns=["run", "seconds"]).groupby("run")["seconds"].mean()
     # rows that share a run are told by the first one
     missing = {config: label for label, config in reversed(planned) if config not in stored}
     rows = [
@@ -79,10 +72,8 @@ def missing_table(
     ]
     table = pd.DataFrame(rows, columns=["run", "hours"]).groupby("run", sort=False)
     found = table["hours"].agg(seeds="size", hours=lambda hours: hours.sum(skipna=False))
-    found["command"] = [
-        f'bregman run {name} --scale {scale} --no-notebooks --rows "{label}"'
-        for label in found.index
-    ]
+    command = f"bregman run {name} --scale {scale} --no-notebooks --rows"
+    found["command"] = [f'{command} "{label}"' for label in found.index]
     return found
 
 

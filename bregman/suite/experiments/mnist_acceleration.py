@@ -9,18 +9,13 @@ MOMENTUM, ADABREG = "LinBreg (beta = 0.9) lam=1e-1", "AdaBreg lam=1e-1"
 LINBREG = {"optimizer": "LinBreg", "lam": 0.1}
 ADA = {"optimizer": "AdaBreg", "lr": 1e-3}
 
-EXPERIMENT = Experiment(
-    name="mnist_acceleration",
-    dataset="MNIST",
-    model="MLP 784-200-80-10",
-    scales=SCALES,
-    rows=(
-        # the first two are runs of Figure 2
-        Row("SGD", FIGURE_2, "Vanilla", "SGD", {"optimizer": "SGD"}),
-        Row("LinBreg", FIGURE_2, "Bregman", "LinBreg lam=1e-1", LINBREG),
-        Row("LinBreg with momentum", FIGURE_3, "Bregman", MOMENTUM, {**LINBREG, "momentum": 0.9}),
-        Row("AdaBreg (λ=0.1)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.1}),
-        Row("AdaBreg (λ=0.5)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.5}),
-    ),
-    config=config,
+ROWS = (
+    # the first two are runs of Figure 2
+    Row("SGD", FIGURE_2, "Vanilla", "SGD", {"optimizer": "SGD"}),
+    Row("LinBreg", FIGURE_2, "Bregman", "LinBreg lam=1e-1", LINBREG),
+    Row("LinBreg with momentum", FIGURE_3, "Bregman", MOMENTUM, {**LINBREG, "momentum": 0.9}),
+    Row("AdaBreg (λ=0.1)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.1}),
+    Row("AdaBreg (λ=0.5)", FIGURE_3, "Bregman", ADABREG, {**ADA, "lam": 0.5}),
 )
+
+EXPERIMENT = Experiment("mnist_acceleration", "MNIST", "MLP 784-200-80-10", SCALES, ROWS, config)

@@ -32,19 +32,14 @@ FAMILIES = (
     ("ProxGD", "Lasso", ("1e-5", "1e-4", "1e-3"), 0.3, ", τ=0.3"),
 )
 
-EXPERIMENT = Experiment(
-    name="mnist_comparison",
-    dataset="MNIST",
-    model="MLP 784-200-80-10",
-    scales=SCALES,
-    rows=(
-        Row("SGD", FIGURE_2, "Vanilla", "SGD", {"optimizer": "SGD"}),
-        *(
-            Row(f"{name} (λ={lam}{mark})", FIGURE_2, strategy, f"{name} lam={lam}",
-                {"optimizer": name, "lam": float(lam), "lr": lr})
-            for name, strategy, lams, lr, mark in FAMILIES
-            for lam in lams
-        ),
+ROWS = (
+    Row("SGD", FIGURE_2, "Vanilla", "SGD", {"optimizer": "SGD"}),
+    *(
+        Row(f"{name} (λ={lam}{mark})", FIGURE_2, strategy, f"{name} lam={lam}",
+            {"optimizer": name, "lam": float(lam), "lr": lr})
+        for name, strategy, lams, lr, mark in FAMILIES
+        for lam in lams
     ),
-    config=config,
 )  # fmt: skip
+
+EXPERIMENT = Experiment("mnist_comparison", "MNIST", "MLP 784-200-80-10", SCALES, ROWS, config)

@@ -1,5 +1,6 @@
 """Parts that recipes share: what is learned, and the optimizers by their names."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -115,21 +116,13 @@ def named_optimizer(
     Raises:
         ValueError: an unknown name.
     """
-    match name:
-        case "SGD":
-            optimizer: Optimizer = SGD(groups, lr, momentum=momentum, fused=True)
-        case "Adam":
-            optimizer = Adam(groups, lr, fused=True)
-        case "ProxGD":
-            return ProxGD(groups, lr, fused=True)
-        case "LinBreg":
-            return LinBreg(groups, lr, momentum=momentum, fused=True)
-        case "AdaBreg":
-            return AdaBreg(groups, lr, fused=True)
-        case _:
-            raise ValueError(
-                f"optimizer must be SGD, Adam, ProxGD, LinBreg or AdaBreg, got {name!r}"
-            )
-    if any(group["reg"] is not None for group in groups):
+    makers: dict[str, Callable[..., Optimizer]] = {
+        "SGD": partial(SGD, momentum=momentum), "Adam": Adam, "ProxGD": ProxGD,
+        "LinBreg": partial(LinBreg, momentum=momentum), "AdaBreg": AdaBreg,
+    }  # fmt: skip
+    if name not in makers:
+        raise ValueError(f"optimizer must be SGD, Adam, ProxGD, LinBreg or AdaBreg, got {name!r}")
+    optimizer = makers[name](groups, lr=lr, fused=True)
+    if name in ("SGD", "Adam") and any(group["reg"] is not None for group in groups):
         optimizer.register_step_pre_hook(add_subgradients)
     return optimizer

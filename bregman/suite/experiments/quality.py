@@ -10,13 +10,9 @@ def psnr(output: Tensor, clean: Tensor) -> Tensor:
     """The peak signal-to-noise ratio of pixels clipped to [0, 1], in decibel, mean over images."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
-    return peak_signal_noise_ratio(
-        output.float().clamp(0, 1),
-        clean,
-        data_range=1.0,
-        dim=tuple(range(1, output.dim())),
-        reduction="elementwise_mean",
-    )
+    axes = tuple(range(1, output.dim()))
+    clipped = output.float().clamp(0, 1)
+    return peak_signal_noise_ratio(clipped, clean, 1.0, reduction="elementwise_mean", dim=axes)
 
 
 def ssim(output: Tensor, clean: Tensor) -> Tensor:

@@ -73,9 +73,7 @@ class Recipe:
     train_size: int | None  # use that many of the training images only, all if None
     optimizer: str  # "SGD", "Adam", "ProxGD", "LinBreg" or "AdaBreg"
     lr: float  # the learning rate tau
-    lam: (
-        float  # the weight of the regularizer; with SGD and Adam its subgradient joins the gradient
-    )
+    lam: float  # the weight of the regularizer; SGD and Adam take its subgradient
     density: float  # r of the sparse initialization
     gain: float  # its factor on the standard deviation of the weights
     epochs: int  # passes over the training set
@@ -211,30 +209,17 @@ def train(
     # convolutions on a GPU repeat bit for bit only when they are told to
     with cudnn.flags(cudnn.enabled, deterministic=True, allow_tf32=cudnn.allow_tf32):
         parts = config.make_parts(device)
+        task = parts.task
+        stateful = {k: part for k, part in parts.attached.items() if hasattr(part, "state_dict")}
         training = fit(
-            parts.model,
-            parts.optimizer,
-            parts.task.train,
-            parts.task.val,
-            test=parts.task.watched,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            generator=config.order(parts),
-            scheduler=parts.scheduler,
-            loss=parts.task.loss,
-            metric=parts.task.metric,
-            transform=parts.task.transform,
-            autocast=config.dtype,
-            measure=lambda _: config.measure(parts),
-            snapshot=lambda epoch, _: config.snapshot(epoch, parts),
-            stateful={
-                name: part for name, part in parts.attached.items() if hasattr(part, "state_dict")
-            },
-            intervene=lambda epoch: config.after_epoch(parts, epoch),
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-            watch_loss=config.watch_loss,
-        )
+            parts.model, parts.optimizer, task.train, task.val, test=task.watched,
+            epochs=config.epochs, batch_size=config.batch_size, generator=config.order(parts),
+            scheduler=parts.scheduler, loss=task.loss, metric=task.metric, transform=task.transform,
+            autocast=config.dtype, measure=lambda _: config.measure(parts),
+            snapshot=lambda epoch, _: config.snapshot(epoch, parts), stateful=stateful,
+            intervene=lambda epoch: config.after_epoch(parts, epoch), checkpoint=checkpoint,
+            on_epoch=on_epoch, watch_loss=config.watch_loss,
+        )  # fmt: skip
         return Outcome(training, config.results(parts, training), config.arrays(parts))
 
 

@@ -1,7 +1,7 @@
 """Sparse training of any of the networks, by any of the methods."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,20 +75,17 @@ class SparseTraining(Recipe):
         Raises:
             ValueError: an unknown one.
         """
-        match self.network:
-            case "MLP":
-                return MLP()
-            case "wide MLP":
-                return MLP((784, self.width, self.width, 10))
-            case "CNN":
-                return ConvNet()
-            case "ResNet-18":
-                return ResNet18(self.width)
-            case "autoencoder":
-                return Autoencoder()
-        raise ValueError(
-            f"network must be MLP, wide MLP, CNN, ResNet-18 or autoencoder, got {self.network!r}"
-        )
+        made: dict[str, Callable[[], nn.Module]] = {
+            "MLP": MLP,
+            "wide MLP": lambda: MLP((784, self.width, self.width, 10)),
+            "CNN": ConvNet,
+            "ResNet-18": lambda: ResNet18(self.width),
+            "autoencoder": Autoencoder,
+        }
+        if self.network not in made:
+            *names, last = made
+            raise ValueError(f"network must be {', '.join(names)} or {last}, got {self.network!r}")
+        return made[self.network]()
 
     def initialize(self, model: nn.Module, generator: torch.Generator) -> None:
         """Outputs that stay dense have a gain of 1."""
@@ -112,13 +109,11 @@ class SparseTraining(Recipe):
         return nn.ModuleList(layers)
 
     def param_groups(self, model: nn.Module) -> list[dict[str, Any]]:
-        linear: Regularizer | None = None
-        conv: Regularizer | None = None
-        if self.lam and self.neurons:
-            linear, conv = GroupL12(self.lam, dim=1), GroupL12(self.lam, dim=(1, 2, 3))
-        elif self.lam:
-            linear = conv = L1(self.lam)
-        groups = param_groups(self.sparse_layers(model), linear, conv)
+        groups: list[dict[str, Any]] = []
+        if self.lam:
+            linear: Regularizer = GroupL12(self.lam, dim=1) if self.neurons else L1(self.lam)
+            conv = GroupL12(self.lam, dim=(1, 2, 3)) if self.neurons else linear
+            groups = param_groups(self.sparse_layers(model), linear, conv)
         groups = [group for group in groups if group["reg"] is not None]
         held = {p for group in groups for p in group["params"]}
         rest = [p for p in model.parameters() if p not in held]
@@ -172,21 +167,19 @@ class SparseTraining(Recipe):
     ) -> Masked:
         if self.target is None:
             raise ValueError(f"target must be a density in (0, 1] for {self.baseline}, got None")
+        shared = model, optimizer, self.target
+        if self.baseline == "pruning":
+            return GradualPruning(*shared, steps, every=every(steps))
         masked: Masked
-        match self.baseline:
-            case "pruning":
-                return GradualPruning(model, optimizer, self.target, steps, every=every(steps))
-            case "static":
-                masked = StaticSupport(model, optimizer, self.target, generator=generator)
-            case "SET" | "RigL":
-                masked = (SET if self.baseline == "SET" else RigL)(
-                    model, optimizer, self.target, steps, generator=generator, every=every(steps),
-                    fraction=self.drop_fraction,
-                )  # fmt: skip
-            case _:
-                raise ValueError(
-                    f"baseline must be static, SET, RigL or pruning, got {self.baseline!r}"
-                )
+        if self.baseline == "static":
+            masked = StaticSupport(*shared, generator=generator)
+        elif kind := {"SET": SET, "RigL": RigL}.get(str(self.baseline)):
+            masked = kind(*shared, steps, generator=generator, every=every(steps),
+                          fraction=self.drop_fraction)  # fmt: skip
+        else:
+            raise ValueError(
+                f"baseline must be static, SET, RigL or pruning, got {self.baseline!r}"
+            )
         with torch.no_grad():
             # the variance of a dense network, as LinBreg has it from the start (4.3)
             for weight, mask in masked.masks.items():

@@ -8,7 +8,7 @@ precisions, to be compared in pairs. Runs that the notebook made are shared.
 from dataclasses import replace
 
 from bregman.suite.experiments import fashion_mnist_cnn
-from bregman.suite.experiments.experiment import Experiment, Row
+from bregman.suite.experiments.experiment import Row
 
 METHODS = ("LinBreg", "AdaBreg", "Pruning", "Lasso")
 _KNOWN = {row.label: row for row in fashion_mnist_cnn.ROWS}
@@ -26,11 +26,4 @@ ROWS = tuple(
     for row in (_KNOWN[method], exact(_KNOWN[method]), _KNOWN[f"{method} (groups)"])
 )
 
-EXPERIMENT = Experiment(
-    name="table_seeds",
-    dataset="Fashion-MNIST",
-    model="CNN",
-    scales=fashion_mnist_cnn.SCALES,
-    rows=ROWS,
-    config=fashion_mnist_cnn.config,
-)
+EXPERIMENT = replace(fashion_mnist_cnn.EXPERIMENT, name="table_seeds", rows=ROWS)

@@ -66,18 +66,28 @@ class Results:
             summary = summary[column.isin(allowed) | (column.isna() & (None in allowed))]
         return Results(summary, self.history[self.history["run"].isin(summary["label"])])
 
+    def _recorded(self, split: str, metric: str) -> pd.DataFrame:
+        chosen = self.history.query("split == @split and metric == @metric")
+        if chosen.empty:
+            known = self.history[["split", "metric"]].drop_duplicates().values.tolist()
+            raise KeyError(f"no {metric!r} of {split!r} was recorded, only {known}")
+        return chosen
+
     def curves(self, split: str, metric: str) -> pd.DataFrame:
         """One curve per run over the epochs, averaged over the seeds.
 
         Raises:
             KeyError: nothing of that split and metric was recorded.
         """
-        chosen = self.history.query("split == @split and metric == @metric")
-        if chosen.empty:
-            known = self.history[["split", "metric"]].drop_duplicates().values.tolist()
-            raise KeyError(f"no {metric!r} of {split!r} was recorded, only {known}")
+        chosen = self._recorded(split, metric)
         order = chosen["run"].unique()
         return chosen.pivot_table(index="epoch", columns="run", values="value")[order]
+
+    def by_seed(self, split: str, metric: str) -> pd.DataFrame:
+        """One curve per run and seed over the epochs; as ``curves``."""
+        chosen = self._recorded(split, metric)
+        keys = ["run", "seed"]
+        return chosen.pivot_table("value", keys, "epoch", sort=False).T
 
     def beside_paper(self) -> pd.DataFrame:
         """What ``beside_paper`` makes of these runs, in the order of the experiment's rows.

@@ -40,7 +40,9 @@ class Turnover:
         if self.cycle.frozen:
             return
         before = self.support
-        self.support = [_blocks(p, dims) for p, dims in self.dims.items()]
+        self.support = [
+            nonzero_blocks(p, dims) if dims else p != 0 for p, dims in self.dims.items()
+        ]
         if before:
             old, new = (torch.cat([s.flatten() for s in part]) for part in (before, self.support))
             self.counts.append(torch.stack([(new & ~old).sum(), (old & ~new).sum(), new.sum()]))
@@ -61,7 +63,3 @@ class Turnover:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a stored state."""
         self.support = [s.to(p.device) for p, s in zip(self.dims, state["support"], strict=True)]
-
-
-def _blocks(weight: Tensor, dims: tuple[int, ...]) -> Tensor:
-    return nonzero_blocks(weight, dims) if dims else weight != 0

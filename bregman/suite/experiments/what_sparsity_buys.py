@@ -9,7 +9,7 @@ the paper. Four questions, each an artifact of its own:
     WHOLE_RUNS  what becomes of that in seconds?
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
@@ -90,30 +90,21 @@ def config(scale: SparsityScale, seed: int, network: str, **settings: Any) -> Sp
     Adam and AdaBreg have a learning rate of 1e-3. The Bregman optimizers start sparse, the others
     dense and without a regularizer.
     """
-    shared = NETWORKS[network]
-    adaptive = settings.get("optimizer") in ("Adam", "AdaBreg")
-    of_network = {
-        "lr": 1e-3 if adaptive else shared.lr,
-        "density": shared.density,
-        "gain": shared.gain,
-        "epochs": shared.epochs,
-    }
-    made = {**SETUP, **of_network, **settings}
+    made = {**SETUP, **asdict(NETWORKS[network])}
+    if settings.get("optimizer") in ("Adam", "AdaBreg"):
+        made["lr"] = 1e-3
+    made |= settings
     if made["optimizer"] not in ("LinBreg", "AdaBreg"):
         made |= {"lam": 0.0, "density": 1.0, "gain": settings.get("gain", 1.0)}
-    made["frozen_steps"] = min(made["frozen_steps"], scale.frozen_steps)
-    made["epochs"] = min(made["epochs"], scale.epochs)
+    for limited in ("epochs", "frozen_steps"):
+        made[limited] = min(made[limited], getattr(scale, limited))
+    part = made.pop("part")
     return SparseTraining(
-        **made,
-        network=network,
+        **made, network=network, seed=seed, mini=scale.mini,
         width=scale.channels if network == "ResNet-18" else scale.width,
-        dataset=shared.dataset,
-        mini=scale.mini,
-        train_size=scale.train_size and int(shared.part * scale.train_size),
+        train_size=scale.train_size and int(part * scale.train_size),
         batch_size=32 if scale.mini else 128,
-        autocast=shared.autocast,
-        seed=seed,
-    )
+    )  # fmt: skip
 
 
 ALL, LARGE, PAPER = ("smoke", "quick", "paper"), ("quick", "paper"), ("paper",)
@@ -131,32 +122,18 @@ DENSE, SHORT, MASKED = "dense", "dense, fewer epochs", "masked zeros"
 SPARSE_PRODUCTS, SMALLER_LAYERS = "sparse products", "smaller layers"
 
 
-def _row(
-    part: str,
-    label: str,
-    strategy: str,
-    scales: tuple[str, ...],
-    seeds: int | None,
-    **settings: Any,
-) -> Row:
+def _row(part: str, label: str, strategy: str, scales: tuple[str, ...], seeds: int | None,
+         **settings: Any) -> Row:  # fmt: skip
     artifact, optimizer = f"{part}: {settings['network']}", settings["optimizer"]
     return Row(label, artifact, strategy, optimizer, settings, scales=scales, seeds=seeds)
 
 
-def _whole_run(
-    network: str, method: str, optimizer: str, scales: tuple[str, ...], **settings: Any
-) -> Row:
+def _whole_run(network: str, method: str, optimizer: str, scales: tuple[str, ...],
+               **settings: Any) -> Row:  # fmt: skip
     # masked zeros are there for their time
-    return _row(
-        WHOLE_RUNS,
-        f"{method} ({network})",
-        method,
-        scales,
-        1 if method == MASKED else None,
-        network=network,
-        optimizer=optimizer,
-        **settings,
-    )
+    seeds = 1 if method == MASKED else None
+    settings |= {"network": network, "optimizer": optimizer}
+    return _row(WHOLE_RUNS, f"{method} ({network})", method, scales, seeds, **settings)
 
 
 def _densities(
@@ -166,20 +143,12 @@ def _densities(
     return (
         _row(DENSITY, f"{network}, {DENSE}", DENSE, dense, seeds, network=network, optimizer="SGD"),
         *(
-            _row(
-                DENSITY,
-                f"{network}, {method} at {percent} %",
-                method,
-                chosen,
-                seeds,
-                network=network,
-                **settings,
-                target=percent / 100,
-            )
+            _row(DENSITY, f"{network}, {method} at {percent} %", method, chosen, seeds,
+                 network=network, **settings, target=percent / 100)
             for method, settings in METHODS.items()
             for percent, chosen in scales.items()
         ),
-    )
+    )  # fmt: skip
 
 
 # The learning rates of the wide MLP are about the largest without divergence. In trials dense
@@ -199,47 +168,43 @@ CNN_FILTERS = {
     **CNN_GAIN, "lr": 1.5e-3, "lam": 0.0075, "density": 0.5, "epochs": 11, **STEADY
 }  # fmt: skip
 
-EXPERIMENT = Experiment(
-    name="what_sparsity_buys",
-    dataset="MNIST, Fashion-MNIST, CIFAR-10",
-    model="MLP, CNN, ResNet-18, autoencoder",
-    scales=SCALES,
-    rows=(
-        *(
-            _row(TARGET, f"{network}, {optimizer} to {percent} %", "Bregman", scales, 1,
-                 network=network, optimizer=optimizer, target=percent / 100)
-            for network, optimizer, scales_by_percent in (
-                ("MLP", "LinBreg", (ALL, LARGE, ALL, ALL)),
-                ("MLP", "AdaBreg", (LARGE, PAPER, LARGE, PAPER)),
-                ("CNN", "LinBreg", (PAPER, PAPER, LARGE, PAPER)),
-                ("ResNet-18", "LinBreg", (PAPER, LARGE, PAPER, PAPER)),
-            )
-            for percent, scales in zip((25, 10, 5, 1), scales_by_percent, strict=True)
-        ),
-        *_densities("MLP", {10: LARGE, 5: ALL, 2: PAPER, 1: ALL}, ALL, None),
-        *_densities("CNN", {5: PAPER, 1: PAPER}, PAPER, 1),
-        *(
-            _row(FROZEN, f"m = {m}, λ = {lam}", "Bregman", scales if lam in (0.05, 0.2) else PAPER,
-                 1, network="MLP", optimizer="LinBreg", lam=lam, frozen_steps=m, turnover=True)
-            for lam in (0.02, 0.05, 0.1, 0.2)
-            for m, scales in ((0, ALL), (4, ALL), (9, PAPER), (19, LARGE), (49, PAPER), (99, PAPER))
-        ),
-        _whole_run("wide MLP", DENSE, "SGD", ALL, **WIDE_LR),
-        _whole_run("wide MLP", SHORT, "SGD", PAPER, **WIDE_LR, epochs=3),
-        _whole_run("wide MLP", MASKED, "LinBreg", ALL, **WIDE_ENTRIES, path="masked"),
-        _whole_run("wide MLP", SPARSE_PRODUCTS, "LinBreg", ALL, **WIDE_ENTRIES, path="csr",
-                   keep=True),
-        _whole_run("wide MLP", SMALLER_LAYERS, "LinBreg", ALL, **WIDE_NEURONS, path="gathered",
-                   keep=True),
-        _whole_run("autoencoder", DENSE, "Adam", LARGE, gain=0.5),
-        _whole_run("autoencoder", SHORT, "Adam", PAPER, gain=0.5, epochs=7),
-        _whole_run("autoencoder", MASKED, "AdaBreg", PAPER, **AUTOENCODER_NEURONS, path="masked"),
-        _whole_run("autoencoder", SMALLER_LAYERS, "AdaBreg", LARGE, **AUTOENCODER_NEURONS,
-                   path="gathered"),
-        _whole_run("CNN", DENSE, "Adam", PAPER, **CNN_GAIN),
-        _whole_run("CNN", SHORT, "Adam", PAPER, **CNN_GAIN, epochs=6),
-        _whole_run("CNN", MASKED, "AdaBreg", PAPER, **CNN_FILTERS, path="masked"),
-        _whole_run("CNN", SMALLER_LAYERS, "AdaBreg", PAPER, **CNN_FILTERS, path="gathered"),
+ROWS = (
+    *(
+        _row(TARGET, f"{network}, {optimizer} to {percent} %", "Bregman", scales, 1,
+             network=network, optimizer=optimizer, target=percent / 100)
+        for network, optimizer, scales_by_percent in (
+            ("MLP", "LinBreg", (ALL, LARGE, ALL, ALL)),
+            ("MLP", "AdaBreg", (LARGE, PAPER, LARGE, PAPER)),
+            ("CNN", "LinBreg", (PAPER, PAPER, LARGE, PAPER)),
+            ("ResNet-18", "LinBreg", (PAPER, LARGE, PAPER, PAPER)),
+        )
+        for percent, scales in zip((25, 10, 5, 1), scales_by_percent, strict=True)
     ),
-    config=config,
+    *_densities("MLP", {10: LARGE, 5: ALL, 2: PAPER, 1: ALL}, ALL, None),
+    *_densities("CNN", {5: PAPER, 1: PAPER}, PAPER, 1),
+    *(
+        _row(FROZEN, f"m = {m}, λ = {lam}", "Bregman", scales if lam in (0.05, 0.2) else PAPER,
+             1, network="MLP", optimizer="LinBreg", lam=lam, frozen_steps=m, turnover=True)
+        for lam in (0.02, 0.05, 0.1, 0.2)
+        for m, scales in ((0, ALL), (4, ALL), (9, PAPER), (19, LARGE), (49, PAPER), (99, PAPER))
+    ),
+    _whole_run("wide MLP", DENSE, "SGD", ALL, **WIDE_LR),
+    _whole_run("wide MLP", SHORT, "SGD", PAPER, **WIDE_LR, epochs=3),
+    _whole_run("wide MLP", MASKED, "LinBreg", ALL, **WIDE_ENTRIES, path="masked"),
+    _whole_run("wide MLP", SPARSE_PRODUCTS, "LinBreg", ALL, **WIDE_ENTRIES, path="csr",
+               keep=True),
+    _whole_run("wide MLP", SMALLER_LAYERS, "LinBreg", ALL, **WIDE_NEURONS, path="gathered",
+               keep=True),
+    _whole_run("autoencoder", DENSE, "Adam", LARGE, gain=0.5),
+    _whole_run("autoencoder", SHORT, "Adam", PAPER, gain=0.5, epochs=7),
+    _whole_run("autoencoder", MASKED, "AdaBreg", PAPER, **AUTOENCODER_NEURONS, path="masked"),
+    _whole_run("autoencoder", SMALLER_LAYERS, "AdaBreg", LARGE, **AUTOENCODER_NEURONS,
+               path="gathered"),
+    _whole_run("CNN", DENSE, "Adam", PAPER, **CNN_GAIN),
+    _whole_run("CNN", SHORT, "Adam", PAPER, **CNN_GAIN, epochs=6),
+    _whole_run("CNN", MASKED, "AdaBreg", PAPER, **CNN_FILTERS, path="masked"),
+    _whole_run("CNN", SMALLER_LAYERS, "AdaBreg", PAPER, **CNN_FILTERS, path="gathered"),
 )  # fmt: skip
+
+EXPERIMENT = Experiment("what_sparsity_buys", "MNIST, Fashion-MNIST, CIFAR-10",
+                        "MLP, CNN, ResNet-18, autoencoder", SCALES, ROWS, config)  # fmt: skip

@@ -16,9 +16,12 @@ import numpy as np
 from IPython.display import display
 
 from bregman.suite.experiments import Results
+from bregman.suite.plots.grammar import Look, Measure
 
 Mark = dict[str, Any]
 Panel = dict[str, Any]
+Tags = Mapping[str, str]
+NO_TAGS: Tags = {}
 
 _CODE = (resources.files("bregman.suite.plots") / "browser.js").read_text()
 
@@ -64,12 +67,7 @@ def browse(
 
 
 def path(
-    name: str,
-    look: Mapping[str, Any],
-    y: Iterable[float],
-    x: Any = None,
-    note: str = "",
-    **tags: Any,
+    name: str, look: Look, y: Iterable[float], x: Any = None, note: str = "", **tags: Any
 ) -> Mark:
     """A curve with a point for each frame, or a single point.
 
@@ -90,9 +88,7 @@ def path(
     }  # fmt: skip
 
 
-def paths(
-    marks: Iterable[Mark], x: str, y: str, tags: Mapping[str, str] = {}, **axes: Any
-) -> Panel:
+def paths(marks: Iterable[Mark], x: str, y: str, tags: Tags = NO_TAGS, **axes: Any) -> Panel:
     """A panel of paths.
 
     Args:
@@ -106,40 +102,26 @@ def paths(
 
 
 def curves(
-    results: Results,
-    split: str,
-    metric: str,
-    name: str,
-    looks: Mapping[str, Mapping[str, Any]],
-    factor: float = 1.0,
-    limits: tuple[float, float] | None = None,
-    tags: Mapping[str, str] = {},
-    **axes: Any,
+    results: Results, measure: Measure, looks: Mapping[str, Look], tags: Tags = NO_TAGS, **axes: Any
 ) -> Panel:
     """A panel of what runs recorded over the epochs, one curve per run and seed.
 
     Args:
         results: with the runs.
-        split: of the history.
-        metric: likewise.
-        name: of the panel.
+        measure: what was recorded.
         looks: of the runs, by label.
-        factor: 100 for percent.
-        limits: of the axis, where some value is above the lower one: those of a network that has
-            not learned much yet would show nothing.
         tags: as for ``paths``.
         axes: likewise.
     """
-    history = results.history.query("split == @split and metric == @metric")
-    table = history.pivot_table(index=["run", "seed"], columns="epoch", values="value", sort=False)
-    table = factor * table.reindex(columns=epochs(results))
+    recorded = results.by_seed(measure.split, measure.metric)
+    table = measure.factor * recorded.reindex(epochs(results))
     marks = (
         path(f"{run}, seed {seed}", looks[run], values, run=run, seed=seed)
-        for (run, seed), values in table.iterrows()
+        for (run, seed), values in table.items()
     )
-    if limits is not None and table.max(axis=None) > limits[0]:
-        axes["ylim"] = limits
-    return paths(marks, "epoch", name, tags, **axes)
+    if measure.limits is not None and table.max(axis=None) > measure.limits[0]:
+        axes["ylim"] = measure.limits
+    return paths(marks, "epoch", measure.name.replace(r"$\ell_1$", "ℓ1"), tags, **axes)
 
 
 def layered(nodes: Any, links: Mapping[tuple[int, int], Iterable[float]] = {}, **tags: Any) -> Mark:

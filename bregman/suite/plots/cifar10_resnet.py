@@ -4,14 +4,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bregman.suite.experiments import Results, paper_reference
-from bregman.suite.plots.browser import browse, curves, epochs, path
-from bregman.suite.plots.browser import paths as panel
-from bregman.suite.plots.grammar import algorithm, color, few_ticks, legend, panels, spread, styled
+from bregman.suite.plots import browser as moving
+from bregman.suite.plots import grammar as draw
 
+MEASURES = (draw.DENSITY, draw.ACCURACY)
 MARKERS = {"": "o", "thresh": "s"}
 
 
-@styled
 def paths(results: Results) -> Figure:
     """Accuracy against density: the way of each run through training, and where it ends.
 
@@ -26,38 +25,36 @@ def paths(results: Results) -> Figure:
     """
     row = ["artifact", "strategy", "optimizer"]
     paper = paper_reference().set_index(row)
-    fig, axes = panels(1, 2, 3.5, sharex=True)
-    left, right = axes[0]
-    ends: dict[str, tuple[float, float]] = {}
-    drawn = results.where(variant=[*MARKERS])
-    for label, run in drawn.runs.iterrows():
-        mean = drawn.where(label=label).summary.mean(numeric_only=True)
-        density, shade = mean["n_total_pct"], color(run)
-        look = {"marker": MARKERS[run["variant"]], "ms": 5, "color": shade}
-        theirs = paper.loc[tuple(run[row])]
-        right.plot(theirs["n_total_pct"], theirs["test_acc_pct"], mfc="none", **look)
-        if density > 0:
-            left.plot(density, mean["val_acc_pct"], **look)
-            right.plot(density, mean["test_acc_pct"], **look)
-        end = density, mean["val_acc_pct"]
-        if not run["variant"]:
-            ways = (("weights", "n_total"), ("validation", "accuracy"))
-            left.plot(*(100 * spread(drawn, str(label), *way)["mean"] for way in ways), color=shade)
-            ends[algorithm(run)] = end
-        elif density > 0:
-            left.plot(*zip(ends[algorithm(run)], end, strict=True), ":", color=shade)
-    few_ticks(left.xaxis)
-    left.set(xlabel="Non-Zero Weights [%]", ylabel="Validation Accuracy [%]")
-    right.set(xlabel="Non-Zero Weights [%]", ylabel="Test Accuracy [%]")
-    plain = drawn.where(variant="").runs
-    legend(fig, {str(label): {"color": color(run)} for label, run in plain.iterrows()})
-    marks = [
-        Line2D([], [], color="#555555", ls="", marker=marker, ms=5, mfc=fill)
-        for fill in ("#555555", "none")
-        for marker in MARKERS.values()
-    ]
-    names = ["as trained", "thresholded", "paper", "paper, thresholded"]
-    fig.legend(marks, names, loc="outside lower center", ncols=len(names))
+    with draw.panels(1, 2, 3.5, sharex=True) as (fig, [[left, right]]):
+        ends: dict[str, tuple[float, float]] = {}
+        drawn = results.where(variant=[*MARKERS])
+        for label, run in drawn.runs.iterrows():
+            mean = drawn.where(label=label).summary.mean(numeric_only=True)
+            density, shade = mean["n_total_pct"], draw.color(run)
+            look = {"marker": MARKERS[run["variant"]], "ms": 5, "color": shade}
+            theirs = paper.loc[tuple(run[row])]
+            right.plot(theirs["n_total_pct"], theirs["test_acc_pct"], mfc="none", **look)
+            if density > 0:
+                left.plot(density, mean["val_acc_pct"], **look)
+                right.plot(density, mean["test_acc_pct"], **look)
+            end = density, mean["val_acc_pct"]
+            if not run["variant"]:
+                way = (draw.spread(drawn, str(label), measure)["mean"] for measure in MEASURES)
+                left.plot(*way, color=shade)
+                ends[draw.algorithm(run)] = end
+            elif density > 0:
+                left.plot(*zip(ends[draw.algorithm(run)], end, strict=True), ":", color=shade)
+        draw.few_ticks(left.xaxis)
+        draw.frame(left, x=draw.DENSITY.name, y=draw.ACCURACY.name)
+        draw.frame(right, x=draw.DENSITY.name, y="Test Accuracy [%]")
+        draw.legend(fig, draw.looks(drawn.where(variant="")))
+        marks = [
+            Line2D([], [], color="#555555", ls="", marker=marker, ms=5, mfc=fill)
+            for fill in ("#555555", "none")
+            for marker in MARKERS.values()
+        ]
+        names = ["as trained", "thresholded", "paper", "paper, thresholded"]
+        fig.legend(marks, names, loc="outside lower center", ncols=len(names))
     return fig
 
 
@@ -68,25 +65,18 @@ def browse_runs(results: Results) -> None:
         results: of the experiment ``cifar10_resnet``.
     """
     plain = results.where(variant="")
-    looks = {str(label): {"color": color(run)} for label, run in plain.runs.iterrows()}
-    density, accuracy = (
-        100 * plain.curves(*what) for what in (("weights", "n_total"), ("validation", "accuracy"))
-    )
-    ways = (path(run, looks[run], accuracy[run], density[run], run=run) for run in density)
-    names = "Non-Zero Weights [%]", "Validation Accuracy [%]"
-    browse(
-        [
-            panel(ways, *names, log="x"),
-            curves(plain, "weights", "n_total", names[0], looks, 100, log="y"),
-            curves(plain, "validation", "accuracy", names[1], looks, 100),
-        ],
-        "Accuracy against density, and both over the epochs, one curve per run.",
-        frames=epochs(plain),
-        many=("run",),
-    )
+    looks = draw.looks(plain)
+    density, accuracy = (100 * plain.curves(*measure[:2]) for measure in MEASURES)
+    ways = (moving.path(run, looks[run], accuracy[run], density[run], run=run) for run in density)
+    views = [
+        moving.paths(ways, draw.DENSITY.name, draw.ACCURACY.name, log="x"),
+        moving.curves(plain, draw.DENSITY, looks, log="y"),
+        moving.curves(plain, draw.ACCURACY, looks),
+    ]
+    alt = "Accuracy against density, and both over the epochs, one curve per run."
+    moving.browse(views, alt, frames=moving.epochs(plain), many=("run",))
 
 
-@styled
 def layers(results: Results) -> Figure:
     """What is left in each layer after training: non-zero weights, and kernels that are all zero.
 
@@ -100,20 +90,16 @@ def layers(results: Results) -> Figure:
     plain = results.where(variant="")
     last = plain.history[plain.history["epoch"] == plain.history["epoch"].max()]
     last = last.pivot_table(index="metric", columns="run", values="value", sort=False)
-    looks = {
-        str(label): {"color": color(run), "marker": "o", "ms": 3}
-        for label, run in plain.runs.iterrows()
-        if last.loc["n_total", label] < 0.9
-    }
-    fig, axes = panels(2, 1, 4.6, sharex=True)
-    above, below = axes[:, 0]
-    for ax, kind in ((above, "density:"), (below, "dead:")):
-        chosen = 100 * last[last.index.str.startswith(kind)]
-        for label, look in looks.items():
-            ax.plot(chosen.index.str.removeprefix(kind), chosen[label], **look)
-    few_ticks(above.yaxis)
-    above.set(ylabel="Non-Zero Weights [%]")
-    below.set(ylabel="Dead Kernels [%]", ylim=(0, 103))
-    below.tick_params(axis="x", rotation=90)
-    legend(fig, looks)
+    looks = draw.looks(plain, marker="o", ms=3)
+    looks = {label: look for label, look in looks.items() if last.loc["n_total", label] < 0.9}
+    with draw.panels(2, 1, 4.6, sharex=True) as (fig, [[above], [below]]):
+        for ax, kind in ((above, "density:"), (below, "dead:")):
+            chosen = 100 * last[last.index.str.startswith(kind)]
+            for label, look in looks.items():
+                ax.plot(chosen.index.str.removeprefix(kind), chosen[label], **look)
+        draw.few_ticks(above.yaxis)
+        above.set(ylabel=draw.DENSITY.name)
+        below.set(ylabel="Dead Kernels [%]", ylim=(0, 103))
+        below.tick_params(axis="x", rotation=90)
+        draw.legend(fig, looks)
     return fig

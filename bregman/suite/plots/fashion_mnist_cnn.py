@@ -2,33 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results, paper_reference
-from bregman.suite.plots.browser import browse, curves, tiles
-from bregman.suite.plots.browser import epochs as recorded
-from bregman.suite.plots.grammar import (
-    Look,
-    algorithm,
-    color,
-    curve,
-    few_ticks,
-    legend,
-    panels,
-    styled,
-    whole_epochs,
-)
-from bregman.suite.plots.style import BLACK, PALETTE
+from bregman.suite.plots import browser as moving
+from bregman.suite.plots import grammar as draw
+from bregman.suite.plots.style import BLACK
 
 BORDER, BLANK = 0.6, 1.0
+TABLES = ("Table 1", "Table 2")
 Array = npt.NDArray[np.floating]
 
 
-@styled
 def feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
     """Figure 1: what the first convolution makes of one image, in the course of training.
 
@@ -41,15 +28,13 @@ def feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
         Panels of 8 x 8 feature maps, before bias and ReLU, each stretched over all grays; blank
         where the kernel is zero. The titles count the others.
     """
-    fig, axes = plt.subplots(1, len(epochs), figsize=(1.8 * len(epochs), 2.1), squeeze=False)
-    for ax, epoch in zip(axes[0], epochs, strict=True):
-        kernels, active = _kernels(arrays, epoch)
-        _show(ax, _mosaic(_maps(arrays["image"][0], kernels), active))
-        ax.set(title=f"Epoch {epoch}: {active.sum()} of {len(active)}")
-    return fig
+    layers = []
+    for epoch in epochs:
+        kernels = arrays[f"kernels_{epoch:03d}"][:, 0]
+        layers.append((_maps(arrays["image"][0], kernels), (kernels != 0).any(axis=(1, 2))))
+    return _mosaics(layers, epochs)
 
 
-@styled
 def second_feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
     """Figure 1, one layer on: what the second convolution makes of the same image.
 
@@ -60,16 +45,22 @@ def second_feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> F
     Returns:
         As ``feature_maps``; blank, and not counted, where a map is the same everywhere.
     """
-    fig, axes = plt.subplots(1, len(epochs), figsize=(1.8 * len(epochs), 2.1), squeeze=False)
-    for ax, epoch in zip(axes[0], epochs, strict=True):
-        maps = _stretched(arrays[f"conv2_maps_{epoch:03d}"])
-        active = np.asarray((maps > 0).any(axis=(1, 2)))
-        _show(ax, _mosaic(maps, active))
-        ax.set(title=f"Epoch {epoch}: {active.sum()} of {len(active)}")
+    maps = [_stretched(arrays[f"conv2_maps_{epoch:03d}"]) for epoch in epochs]
+    return _mosaics([(each, np.asarray((each > 0).any(axis=(1, 2)))) for each in maps], epochs)
+
+
+def _mosaics(
+    layers: Sequence[tuple[Array, npt.NDArray[np.bool_]]], epochs: Sequence[int]
+) -> Figure:
+    """Maps, and which of them are shown, one panel per epoch."""
+    with draw.panels(1, len(epochs), 2.1, 1.8 * len(epochs)) as (fig, axes):
+        for ax, epoch, (maps, active) in zip(axes[0], epochs, layers, strict=True):
+            ax.imshow(_mosaic(maps, active), cmap="gray", vmin=0, vmax=1, interpolation="none")
+            ax.axis("off")
+            ax.set(title=f"Epoch {epoch}: {active.sum()} of {len(active)}")
     return fig
 
 
-@styled
 def kernel_growth(results: Results) -> Figure:
     """The number of active kernels in each convolution over the epochs.
 
@@ -79,14 +70,13 @@ def kernel_growth(results: Results) -> Figure:
     Returns:
         One panel per convolution; means over the seeds.
     """
-    fig, axes = panels(1, 2, 2.8)
-    for ax, layer, total in zip(axes.flat, ("conv1", "conv2"), (64, 64 * 64), strict=True):
-        for label, run in results.runs.iterrows():
-            curve(ax, results, str(label), "weights", f"kernels_{layer}", color=color(run))
-        ax.set(ylabel=f"Active Kernels of {total:,}", title=layer)
-        ax.set_ylim(bottom=0)
-    whole_epochs(*axes.flat)
-    legend(fig, _looks(results))
+    with draw.panels(1, 2, 2.8) as (fig, axes):
+        for ax, layer, total in zip(axes.flat, ("conv1", "conv2"), (64, 64 * 64), strict=True):
+            kernels = draw.Measure("weights", f"kernels_{layer}", f"Active Kernels of {total:,}")
+            draw.curves(ax, results, kernels, draw.looks(results))
+            ax.set(title=layer, ylim=(0, None))
+        draw.whole_epochs(*axes.flat)
+        draw.legend(fig, _algorithms(results))
     return fig
 
 
@@ -102,16 +92,13 @@ def browse_kernels(arrays: Mapping[str, Array], images: Mapping[str, Array]) -> 
     peak = np.abs(stack).max(axis=(2, 3), keepdims=True)
     stack = np.round(128 + 127 * stack / np.where(peak > 0, peak, 1))
     maps = {name: image.reshape(1, 1, 28, 28) for name, image in images.items()}
-    browse(
-        [
-            tiles("Kernels", {"": stack}, "kernels", 8, blank=True),
-            tiles("Feature Maps", maps, "image", 8, kernels=0),
-            tiles("Image", maps, "image", 1),
-        ],
-        "64 kernels of a convolution over the epochs of a training, and their feature maps.",
-        frames=range(len(stack)),
-        one=("image",),
-    )
+    views = [
+        moving.tiles("Kernels", {"": stack}, "kernels", 8, blank=True),
+        moving.tiles("Feature Maps", maps, "image", 8, kernels=0),
+        moving.tiles("Image", maps, "image", 1),
+    ]
+    alt = "64 kernels of a convolution over the epochs of a training, and their feature maps."
+    moving.browse(views, alt, frames=range(len(stack)), one=("image",))
 
 
 def browse_runs(results: Results) -> None:
@@ -120,32 +107,21 @@ def browse_runs(results: Results) -> None:
     Args:
         results: of the experiment ``fashion_mnist_cnn``.
     """
-    panels_ = []
-    for artifact in ("Table 1", "Table 2"):
-        rows = results.where(artifact=artifact)
-        looks: dict[str, Look] = {
-            str(label): {"color": color(run), "ls": "-" if run["config_autocast"] else ":"}
-            for label, run in rows.runs.iterrows()
-        }
-        for what, name, axes in (
-            (("weights", "n_total"), "Non-Zero Weights [%]", {"log": "y"}),
-            (("weights", "kernels_conv1"), "Active Kernels, First Convolution", {}),
-            (("validation", "accuracy"), "Validation Accuracy [%]", {"limits": (80, 94)}),
-        ):
-            factor = 1 if "kernels" in what[1] else 100
-            panels_.append(
-                curves(rows, *what, name, looks, factor, tags={"table": artifact}, **axes)
-            )
-    browse(
-        panels_,
-        "Density, active kernels and accuracy over the epochs, one curve per run and seed.",
-        frames=recorded(results),
-        one=("table",),
-        many=("run", "seed"),
-    )
+    kernels = draw.Measure("weights", "kernels_conv1", "Active Kernels, First Convolution")
+    views = []
+    for artifact in TABLES:
+        rows, tags = results.where(artifact=artifact), {"table": artifact}
+        looks = draw.looks(rows, ls="-") | draw.looks(rows.where(config_autocast=None), ls=":")
+        views += [
+            moving.curves(rows, draw.DENSITY, looks, tags, log="y"),
+            moving.curves(rows, kernels, looks, tags),
+            moving.curves(rows, draw.ACCURACY._replace(limits=(80, 94)), looks, tags),
+        ]
+    alt = "Density, active kernels and accuracy over the epochs, one curve per run and seed."
+    frames = moving.epochs(results)
+    moving.browse(views, alt, frames=frames, one=("table",), many=("run", "seed"))
 
 
-@styled
 def accuracy_against_density(results: Results) -> Figure:
     """Tables 1 and 2 as a picture: test accuracy against what is left of the network.
 
@@ -164,27 +140,25 @@ def accuracy_against_density(results: Results) -> Figure:
     )
     row = ["artifact", "strategy", "optimizer"]
     paper = paper_reference().set_index(row)
-    fig, axes = panels(1, 3, 3.1, sharey=True)
-    half = results.where(config_autocast="bfloat16")
-    for ax, (artifact, measure, name, part) in zip(axes.flat, shown, strict=True):
-        for _, runs in half.where(artifact=artifact).summary.groupby("label", sort=False):
-            shade, theirs = color(runs.iloc[0]), paper.loc[tuple(runs.iloc[0][row])]
-            x, y = runs[measure], runs["test_acc_pct"]
-            ends = [x.mean(), theirs[measure]], [y.mean(), theirs["test_acc_pct"]]
-            ax.plot(*ends, color=shade, lw=0.6)
-            bars = {"xerr": x.std(), "yerr": y.std()} if len(runs) > 1 else {}
-            ax.errorbar(ends[0][0], ends[1][0], fmt="o", color=shade, capsize=2, lw=1, **bars)
-            ax.plot(ends[0][1], ends[1][1], "o", mec=shade, mfc="white")
-        ax.set(xlabel=name, title=f"{artifact}, {part}")
-        few_ticks(ax.xaxis)
-    axes[0, 0].set(ylabel="Test Accuracy [%]")
-    looks = {name: look | {"marker": "o", "ls": ""} for name, look in _looks(half).items()}
-    hollow = {"mec": BLACK, "mfc": "white", "marker": "o", "ls": ""}
-    legend(fig, looks | {"the paper's": hollow}, 4)
+    with draw.panels(1, 3, 3.1, sharey=True) as (fig, axes):
+        half = results.where(config_autocast="bfloat16")
+        for ax, (artifact, measure, name, part) in zip(axes.flat, shown, strict=True):
+            for _, runs in half.where(artifact=artifact).summary.groupby("label", sort=False):
+                shade, theirs = draw.color(runs.iloc[0]), paper.loc[tuple(runs.iloc[0][row])]
+                x, y = runs[measure], runs["test_acc_pct"]
+                there = theirs[measure], theirs["test_acc_pct"]
+                ax.plot(*zip((x.mean(), y.mean()), there, strict=True), color=shade, lw=0.6)
+                bars = {"xerr": x.std(), "yerr": y.std()} if len(runs) > 1 else {}
+                ax.errorbar(x.mean(), y.mean(), fmt="o", color=shade, capsize=2, lw=1, **bars)
+                ax.plot(*there, "o", mec=shade, mfc="white")
+            ax.set(xlabel=name, title=f"{artifact}, {part}")
+            draw.few_ticks(ax.xaxis)
+        axes[0, 0].set(ylabel="Test Accuracy [%]")
+        hollow = {"mec": BLACK, "mfc": "white", "marker": "o", "ls": ""}
+        draw.legend(fig, _algorithms(half, marker="o", ls="") | {"the paper's": hollow}, 4)
     return fig
 
 
-@styled
 def density_over_epochs(results: Results) -> Figure:
     """The non-zero weights and the validation accuracy over the epochs.
 
@@ -195,42 +169,33 @@ def density_over_epochs(results: Results) -> Figure:
         Above the density on a logarithmic axis, below the validation accuracy; on the left the runs
         of Table 1, on the right those of Table 2. Means over the seeds. Without float32.
     """
-    fig, axes = panels(2, 2, 4.4, sharex=True, sharey="row")
-    half = results.where(config_autocast="bfloat16")
-    ends = []
-    for column, artifact in zip(axes.T, ("Table 1", "Table 2"), strict=True):
-        for label, run in half.where(artifact=artifact).runs.iterrows():
-            look: Look = {"factor": 100, "color": color(run)}
-            curve(column[0], half, str(label), "weights", "n_total", **look)
-            curve(column[1], half, str(label), "validation", "accuracy", **look)
-            ends.append(column[1].lines[-1].get_ydata()[-1])
-        column[0].set(title=artifact)
-    few_ticks(axes[0, 0].yaxis)
-    axes[0, 0].set(ylabel="Non-Zero Weights [%]")
-    # the first epochs and a network that does not learn yet would flatten the rest
-    axes[1, 0].set(ylabel="Validation Accuracy [%]", ylim=(min(80, 10 * (min(ends) // 10)), None))
-    whole_epochs(*axes[1])
-    legend(fig, _looks(half))
+    with draw.panels(2, 2, 4.4, sharex=True, sharey="row") as (fig, axes):
+        half = results.where(config_autocast="bfloat16")
+        for (above, below), artifact in zip(axes.T, TABLES, strict=True):
+            rows = half.where(artifact=artifact)
+            draw.curves(above, rows, draw.DENSITY, draw.looks(rows))
+            draw.curves(below, rows, draw.ACCURACY, draw.looks(rows))
+            draw.whole_epochs(below)
+            above.set(title=artifact)
+        draw.few_ticks(axes[0, 0].yaxis)
+        # the first epochs and a network that does not learn yet would flatten the rest
+        ends = [line.get_ydata()[-1] for ax in axes[1] for line in ax.lines]
+        axes[1, 0].set(ylim=(min(80, 10 * (min(ends) // 10)), None))
+        for ax in axes.flat:
+            ax.label_outer()
+        draw.legend(fig, _algorithms(half))
     return fig
 
 
-def _looks(results: Results) -> dict[str, Look]:
-    """The colours of the algorithms that were run."""
-    run = {algorithm(run) for _, run in results.runs.iterrows()}
-    return {name: {"color": value} for name, value in PALETTE.items() if name in run}
-
-
-def _kernels(arrays: Mapping[str, Array], epoch: int) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """The kernels, and which of them are not zero."""
-    kernels = arrays[f"kernels_{epoch:03d}"][:, 0]
-    return kernels, (kernels != 0).any(axis=(1, 2))
+def _algorithms(results: Results, **look: str) -> dict[str, draw.Look]:
+    """The looks of the algorithms that were run."""
+    return draw.algorithms((draw.algorithm(run) for _, run in results.runs.iterrows()), **look)
 
 
 def _maps(image: Array, kernels: Array) -> Array:
     """The image correlated with each kernel, without padding, stretched over [0, 1]."""
-    windows = np.lib.stride_tricks.sliding_window_view(
-        image.astype(kernels.dtype), kernels.shape[1:]
-    )
+    image, size = image.astype(kernels.dtype), kernels.shape[1:]
+    windows = np.lib.stride_tricks.sliding_window_view(image, size)
     return _stretched(np.einsum("hwij,kij->khw", windows, kernels))
 
 
@@ -247,8 +212,3 @@ def _mosaic(tiles: Array, active: npt.NDArray[np.bool_], columns: int = 8) -> Ar
     spaced = np.pad(framed, ((0, 0), (1, 1), (1, 1)), constant_values=BLANK)
     lines = spaced.reshape(-1, columns, *spaced.shape[1:])
     return np.concatenate([np.concatenate([*line], axis=1) for line in lines])
-
-
-def _show(ax: Axes, mosaic: Array) -> None:
-    ax.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="none")
-    ax.axis("off")

@@ -18,30 +18,11 @@ from matplotlib.figure import Figure
 
 from bregman.suite.plots.style import STYLE, as_data, bundle, picture
 
-_CONTROLS = (resources.files("bregman.suite.plots") / "controls.js").read_text()
+_HERE = resources.files("bregman.suite.plots")
+_CONTROLS = (_HERE / "controls.js").read_text()
 
 # no element needs a name and no script runs at loading, so it works wherever handlers may run
-_ANIMATION = """<figure style="margin:0" data-frames="{frames}">
-<img src="{still}" alt="{alt}" width="{width}" height="{height}">
-<div style="display:flex;align-items:center;gap:0.7em;max-width:{width}px">
-<button aria-label="play or pause" title="play or pause" onclick="
-const f = this.closest('figure'), s = f.querySelector('input'), last = Number(s.max);
-const stop = () => {{ clearInterval(f.timer); f.timer = null; this.textContent = '&#9654;'; }};
-if (f.timer) {{ stop(); }} else {{
-if (Number(s.value) >= last) s.value = -1;
-this.textContent = '&#9208;';
-f.timer = setInterval(() => {{
-if (!f.isConnected || Number(s.value) >= last) return stop();
-s.value = Number(s.value) + 1; s.oninput(); }}, {pause}); }}">&#9654;</button>
-<input type="range" min="0" max="{last}" value="{at}" step="1" aria-label="{label}"
- data-lm-suppress-shortcuts="true" aria-valuetext="{at_text}" data-texts="{texts}"
- style="flex:1" oninput="
-const f = this.closest('figure'), k = Number(this.value);
-f.querySelector('img').src = 'data:image/png;base64,' + f.dataset.frames.split(' ')[k];
-const text = this.dataset.texts.split('|')[k];
-this.setAttribute('aria-valuetext', text); f.querySelector('output').textContent = text;">
-<output aria-hidden="true" style="min-width:7em">{at_text}</output>
-</div></figure>"""
+_ANIMATION = (_HERE / "animation.html").read_text().strip()
 
 
 @dataclass(frozen=True)
@@ -113,28 +94,15 @@ def explore(draw: Callable[..., Figure], alt: str, wait: int = 0, **sliders: Sli
     if unknown := set(sliders) - set(inspect.signature(draw).parameters):
         raise ValueError(f"sliders must be arguments of draw, got {sorted(unknown)[0]!r}")
     start = [slider.position for slider in sliders.values()]
-    controls = Controls(
-        sliders=[{"label": s.label, "texts": s.texts} for s in sliders.values()],
-        start=start,
-        positions=start,
-        wait=wait,
-    )
+    shapes = [{"label": slider.label, "texts": slider.texts} for slider in sliders.values()]
+    controls = Controls(sliders=shapes, start=start, positions=start, wait=wait)
     layout: list[Any] = []
 
     def drawn(positions: Iterable[int]) -> Any:
         pairs = zip(sliders.items(), positions, strict=True)
         with plt.style.context(STYLE):
             figure = draw(**{name: slider.values[k] for (name, slider), k in pairs})
-            plt.close(figure)
-            if layout:
-                # the layout is most of the time that a drawing takes
-                figure.set_layout_engine("none")
-                for ax, place in zip(figure.axes, layout, strict=True):
-                    ax.set_position(place)
-            data, size = picture(figure, tight=False)
-            if not layout:
-                layout.extend(ax.get_position(original=True) for ax in figure.axes)
-        return bundle(data, size, alt)
+            return bundle(*_laid_out(figure, layout), alt)
 
     shown = display(drawn(start), raw=True, display_id=True)
 
@@ -163,6 +131,8 @@ def animate(
 ) -> None:
     """Show figures of one size as an animation, with play, pause and a slider.
 
+    The layout stays that of the first frame.
+
     Args:
         frames: the figures, in order; they may be made on the way.
         texts: what is read beside the slider at each, without "|".
@@ -174,11 +144,8 @@ def animate(
     Raises:
         ValueError: alt is empty, or the numbers of frames and texts differ.
     """
-    pictures = []
-    for figure in frames:
-        with plt.style.context(STYLE):
-            pictures.append(picture(figure, tight=False, dpi=110, colors=32))
-        plt.close(figure)
+    layout: list[Any] = []
+    pictures = [_laid_out(figure, layout, dpi=110, colors=32) for figure in frames]
     if len(texts) != len(pictures):
         raise ValueError(f"texts must be {len(pictures)}, one per frame, got {len(texts)}")
     at = range(len(pictures))[still]
@@ -186,15 +153,24 @@ def animate(
     shown = bundle(data, (width, height), alt)
     shown["text/html"] = _ANIMATION.format(
         frames=" ".join(as_data(frame).split(",")[1] for frame, _ in pictures),
-        still=as_data(data),
-        alt=html.escape(alt),
-        width=width,
-        height=height,
-        last=len(pictures) - 1,
-        at=at,
-        label=html.escape(label),
-        at_text=html.escape(texts[at]),
-        texts=html.escape("|".join(texts)),
-        pause=pause,
-    )
+        still=as_data(data), alt=html.escape(alt), width=width, height=height,
+        last=len(pictures) - 1, at=at, label=html.escape(label), at_text=html.escape(texts[at]),
+        texts=html.escape("|".join(texts)), pause=pause,
+    )  # fmt: skip
     display(shown, raw=True)
+
+
+def _laid_out(figure: Figure, layout: list[Any], **options: Any) -> tuple[bytes, tuple[int, int]]:
+    """A picture in the layout of the first figure, which is kept in ``layout``.
+
+    To find one is most of the time that a drawing takes.
+    """
+    if layout:
+        figure.set_layout_engine("none")
+        for ax, place in zip(figure.axes, layout, strict=True):
+            ax.set_position(place)
+    made = picture(figure, tight=False, **options)
+    if not layout:
+        layout.extend(ax.get_position(original=True) for ax in figure.axes)
+    plt.close(figure)
+    return made

@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bregman.suite.experiments import WIDTHS
-from bregman.suite.plots.browser import browse, path, paths
-from bregman.suite.plots.grammar import algorithm, few_ticks, legend, panels, styled
+from bregman.suite.plots import browser as moving
+from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.style import GRAY, PALETTE
 
 KEYS = ["artifact", "strategy", "optimizer"]
@@ -24,7 +24,6 @@ MARKERS = {"Figure 2": "o", "Figure 3": "s", "Table 1": "^", "Table 2": "v", "Ta
            "Figure 5": "P"}  # fmt: skip
 
 
-@styled
 def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
     """The paper's numbers to the right, ours up; on the line both are equal.
 
@@ -38,26 +37,30 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
         carry the name of their run.
     """
     numbers = _numbers(table, runs)
-    fig, axes = panels(2, 3, 5.4)
-    for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
-        chosen = _panel(numbers, measures, log)
-        for (artifact, kind), mine in chosen.groupby(["artifact", "algorithm"], sort=False):
-            ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=PALETTE[kind],
-                        fmt=MARKERS[artifact], ms=3.5, lw=0.8)  # fmt: skip
-        ax.set(title=name)
-        if log:
-            few_ticks(ax.xaxis, ax.yaxis)
-        if len(chosen):
+    with draw.panels(2, 3, 5.4) as (fig, axes):
+        for ax, (name, measures, log, far) in zip(axes.flat, PANELS, strict=True):
+            chosen, limits = _panel(numbers, measures, log)
+            for (artifact, kind), mine in chosen.groupby(["artifact", "algorithm"], sort=False):
+                ax.errorbar(mine["paper"], mine["ours"], mine["std"].fillna(0), color=PALETTE[kind],
+                            fmt=MARKERS[artifact], ms=3.5, lw=0.8)  # fmt: skip
+            ax.set(title=name)
+            if log:
+                draw.few_ticks(ax.xaxis, ax.yaxis)
+            if limits is None:
+                continue
+            for axis in () if log else (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(MaxNLocator(5))
+            ax.set(xlim=limits, ylim=limits)
+            ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
             off = chosen["difference"].abs() / (chosen["paper"] if log else 1)
-            _frame(ax, chosen)
             _names(ax, chosen[off > far].drop_duplicates(["label", "measure"]))
-    fig.supxlabel("the paper", fontsize=9)
-    fig.supylabel("ours", fontsize=9)
-    colors = {n: {"color": c, "lw": 3} for n, c in PALETTE.items() if n in {*numbers["algorithm"]}}
-    marks = {name: {"color": GRAY, "marker": marker, "ls": "", "ms": 4}
-             for name, marker in MARKERS.items() if name in {*numbers["artifact"]}}  # fmt: skip
-    if len(numbers):
-        legend(fig, colors | marks, 7)
+        fig.supxlabel("the paper", fontsize=9)
+        fig.supylabel("ours", fontsize=9)
+        colors = draw.algorithms(numbers["algorithm"], lw=3)
+        marks = {name: {"color": GRAY, "marker": marker, "ls": "", "ms": 4}
+                 for name, marker in MARKERS.items() if name in {*numbers["artifact"]}}  # fmt: skip
+        if len(numbers):
+            draw.legend(fig, colors | marks, 7)
     return fig
 
 
@@ -71,18 +74,18 @@ def browse_numbers(table: pd.DataFrame, runs: pd.DataFrame) -> None:
         return
     views = []
     for name, measures, log, _ in PANELS:
-        chosen = _panel(numbers, measures, log)
+        chosen, limits = _panel(numbers, measures, log)
         plain = name.replace(r"$\ell_1$", "ℓ1")
-        limits = _limits(chosen, log) if len(chosen) else None
-        views.append(paths(
-            (path(f"{row.artifact}, {row.label}, {row.measure}", {"color": PALETTE[row.algorithm]},
-                  [row.ours], [row.paper], f" ± {row.std:.2g}" if row.std > 0 else "",
-                  **{"where": row.artifact, "algorithm": row.algorithm})
+        views.append(moving.paths(
+            (moving.path(f"{row.artifact}, {row.label}, {row.measure}",
+                         {"color": PALETTE[row.algorithm]}, [row.ours], [row.paper],
+                         f" ± {row.std:.2g}" if row.std > 0 else "",
+                         where=row.artifact, algorithm=row.algorithm)
              for row in chosen.itertuples()),
             "the paper's", f"ours: {plain}", {"numbers": plain},
             log="xy" if log else "", xlim=limits, ylim=limits, diagonal=True,
         ))  # fmt: skip
-    browse(
+    moving.browse(
         views,
         "The paper's numbers to the right and ours up; on the line both are equal.",
         one=("numbers",),
@@ -94,36 +97,26 @@ def _numbers(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """What was measured, with the algorithm of its run."""
     numbers = table.reset_index().dropna(subset="ours").rename(columns={"run": "label"})
     kinds = runs.drop_duplicates([*KEYS, "label"])
-    kinds = kinds.assign(algorithm=[algorithm(run) for _, run in kinds.iterrows()])
+    kinds = kinds.assign(algorithm=[draw.algorithm(run) for _, run in kinds.iterrows()])
     numbers = numbers.merge(kinds[[*KEYS, "label", "algorithm"]], on=[*KEYS, "label"])
     numbers["artifact"] = numbers["artifact"].str.replace(r" \(.*", "", regex=True)
     return numbers
 
 
-def _panel(numbers: pd.DataFrame, measures: list[str], log: bool) -> pd.DataFrame:
-    """Those of one panel: what has a place on its axes."""
+def _panel(
+    numbers: pd.DataFrame, measures: list[str], log: bool
+) -> tuple[pd.DataFrame, tuple[float, float] | None]:
+    """The numbers of one panel, those that have a place on its axes, and the limits of both."""
     chosen = numbers[numbers["measure"].isin(measures)]
-    return chosen[chosen["ours"] > 0] if log else chosen
-
-
-def _frame(ax: Axes, numbers: pd.DataFrame) -> None:
-    """The same limits on both axes, and the line of equal numbers."""
-    log = ax.get_xscale() == "log"
-    limits = _limits(numbers, log)
-    if not log:
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(5))
-    ax.set(xlim=limits, ylim=limits)
-    ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
-
-
-def _limits(numbers: pd.DataFrame, log: bool) -> tuple[float, float]:
-    spread = numbers["std"].fillna(0)
-    ends = pd.concat([numbers["paper"], numbers["ours"] - spread, numbers["ours"] + spread])
+    chosen = chosen[chosen["ours"] > 0] if log else chosen
+    if chosen.empty:
+        return chosen, None
+    spread = chosen["std"].fillna(0)
+    ends = pd.concat([chosen["paper"], chosen["ours"] - spread, chosen["ours"] + spread])
     ends = ends[ends > 0] if log else ends
     low, high = float(ends.min()), float(ends.max())
     pad = max(0.08 * (high - low), 1e-3)
-    return (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
+    return chosen, (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
 
 
 def _names(ax: Axes, numbers: pd.DataFrame) -> None:

@@ -6,22 +6,22 @@ are formulas, ochre where they lie on curves.
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
-from bregman.suite.plots.style import BLACK, BLUE, OCHRE, RED, STYLE
+from bregman.suite.plots import grammar as draw
+from bregman.suite.plots.grammar import DASHED
+from bregman.suite.plots.style import BLACK, BLUE, OCHRE, RED
 
 COLORS = {"dense": BLACK, "masked": RED, "rescaled": BLUE}
-FORMULA = (0, (3, 1.5))
+FORMULA: draw.Look = {"color": BLACK, "ls": DASHED}
+ON_CURVES: draw.Look = {"color": OCHRE, "ls": DASHED, "lw": 1.1}
 
 Array = npt.NDArray[np.floating]
+Variances = Mapping[tuple[str, str], Mapping[str, Array]]
 
 
 def masks(examples: Mapping[str, Array]) -> Figure:
@@ -33,11 +33,9 @@ def masks(examples: Mapping[str, Array]) -> Figure:
     Returns:
         One panel per matrix.
     """
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, len(examples), figsize=(7.2, 2.7), squeeze=False)
-        for ax, (title, matrix) in zip(axes[0], examples.items(), strict=True):
-            kept = np.asarray(matrix) != 0
-            ax.imshow(kept, cmap=ListedColormap(["#E5E5E5", BLACK]), interpolation="none")
+    with draw.panels(1, len(examples), 2.7) as (fig, [axes]):
+        for ax, (title, matrix) in zip(axes, examples.items(), strict=True):
+            draw.support(ax, matrix, "equal")
             ax.set(title=title, xticks=[], yticks=[])
     return fig
 
@@ -54,18 +52,14 @@ def mask_and_spread(mask: Array, ratios: Array, error: float, title: str) -> Fig
     Returns:
         Two panels of fixed limits.
     """
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(
-            1, 2, figsize=(7.2, 2.9), gridspec_kw={"width_ratios": (2, 3)}
-        )
-        left.imshow(mask != 0, cmap=ListedColormap(["#E5E5E5", BLACK]), interpolation="none")
+    with draw.panels(1, 2, 2.9, width_ratios=(2, 3), title=title) as (fig, [[left, right]]):
+        draw.support(left, mask, "equal")
         left.set(xticks=[], yticks=[])
         right.hist(np.clip(ratios, 0, 3), bins=np.linspace(0, 3, 61), color=BLUE, alpha=0.7)
-        right.axvline(1, color=BLACK, ls=FORMULA)
+        right.axvline(1, **FORMULA)
         right.axvspan(max(0, 1 - 2 * error), 1 + 2 * error, color=OCHRE, alpha=0.25, lw=0)
-        right.set(xlim=(0, 3), ylim=(0, 100), xlabel=r"measured Var $W$ / $\alpha$")
-        right.set(ylabel="draws of 200")
-        fig.suptitle(title, fontsize=9)
+        draw.frame(right, x=r"measured Var $W$ / $\alpha$", y="draws of 200", xlim=(0, 3),
+                   ylim=(0, 100))  # fmt: skip
     return fig
 
 
@@ -79,44 +73,32 @@ def variance_ratios(table: pd.DataFrame) -> Figure:
     Returns:
         One panel; the bars are five standard deviations about the formula's value, one.
     """
-    rows = np.arange(len(table))
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 0.9 + 0.2 * len(table)))
-        error = table["error"].to_numpy()
-        low = np.clip(1 - 5 * error, 1e-2, None)
+    rows, error = np.arange(len(table)), table["error"].to_numpy()
+    low = np.clip(1 - 5 * error, 1e-2, None)
+    with draw.panels(1, 1, 0.9 + 0.2 * len(table)) as (fig, [[ax]]):
         ax.barh(rows, 1 + 5 * error - low, left=low, color="#BBBBBB", height=0.7,
                 label="formula ± 5 errors")  # fmt: skip
-        ax.axvline(1, color=BLACK, ls=FORMULA, lw=0.8)
-        for column, color, mark, label in (
-            ("ratio", COLORS["rescaled"], "o", "rescaled"),
-            ("masked", COLORS["masked"], "x", "mask alone"),
-        ):
-            ax.plot(table[column], rows, color=color, marker=mark, ms=4.5, ls="", label=label)
+        ax.axvline(1, lw=0.8, **FORMULA)
+        ax.plot(table["ratio"], rows, "o", color=COLORS["rescaled"], ms=4.5, label="rescaled")
+        ax.plot(table["masked"], rows, "x", color=COLORS["masked"], ms=4.5, label="mask alone")
         names = table["layer"].mask(table["layer"].duplicated(), "")
-        ax.set_yticks(
-            rows, [f"{name}  r = {r:g}" for name, r in zip(names, table["r"], strict=True)]
-        )
+        ax.set_yticks(rows, names + table["r"].map("  r = {:g}".format))
         ax.grid(False, axis="y")
-        ax.set(xscale="log", xlim=(7e-3, 2.2))
+        ax.set(xscale="log", xlim=(7e-3, 2.2), xlabel=r"measured Var $W$ / $\alpha$")
         ax.set_xticks([0.01, 0.1, 1], ["0.01", "0.1", "1"])
         ax.invert_yaxis()
-        ax.set(xlabel=r"measured Var $W$ / $\alpha$")
-        fig.legend(loc="outside upper center", ncols=3)
+        draw.shared_legend(fig)
     return fig
 
 
 def through_depth(
-    measured: Mapping[tuple[str, str], Mapping[str, Array]],
-    formulas: Mapping[tuple[str, str], Mapping[str, Array]],
-    title: str | None = None,
-    limits: tuple[float, float] | None = None,
+    measured: Variances, formulas: Variances, limits: tuple[float, float] | None = None
 ) -> Figure:
     """Variances from layer to layer, for some initializations.
 
     Args:
         measured: by (activation, direction) and by initialization, (seeds, depth).
         formulas: the same for what the formulas say, (depth,); may lack some.
-        title: above all panels.
         limits: of the vertical axes, for an explorer.
 
     Returns:
@@ -124,35 +106,27 @@ def through_depth(
         axis, shaded from the least to the largest.
     """
     count = (len(measured) + 1) // 2
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(count, 2, figsize=(7.2, 2.4 * count + 0.4), squeeze=False)
+    with draw.panels(count, 2, 2.4 * count + 0.4, minor=False) as (fig, axes):
         for ax, (key, curves) in zip(axes.flat, measured.items(), strict=False):
             for name, values in curves.items():
-                values = np.atleast_2d(values)
+                values, color = np.atleast_2d(values), COLORS[name]
                 layers = range(1, values.shape[1] + 1)
-                look = {"color": COLORS[name], "alpha": 0.4, "lw": 4} if name == "dense" else {}
-                ax.semilogy(
-                    layers, values.mean(0), label=name,
-                    **({"color": COLORS[name], "marker": "o", "ms": 3} | look),
-                )  # fmt: skip
-                ax.fill_between(
-                    layers, values.min(0), values.max(0), color=COLORS[name], alpha=0.2, lw=0
-                )
+                look = {"alpha": 0.4, "lw": 4} if name == "dense" else {}
+                ax.semilogy(layers, values.mean(0), "o-", ms=3, color=color, label=name, **look)
+                ax.fill_between(layers, values.min(0), values.max(0), color=color, alpha=0.2, lw=0)
                 if name in formulas.get(key, {}):
-                    expected = formulas[key][name]
-                    ax.semilogy(layers, expected, color=OCHRE, ls=FORMULA, lw=1.1, zorder=3)
-            ax.set(title=", ".join(key), xlabel="layer")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+                    ax.plot(layers, formulas[key][name], zorder=3, **ON_CURVES)
+            draw.frame(ax, ", ".join(key), "layer")
+            draw.whole_numbers(ax.xaxis)
             if limits is not None:
                 ax.set(ylim=limits, xlim=(0.6, values.shape[1] + 0.4))
-            ax.minorticks_off()
         for ax in axes[:, 0]:
             ax.set(ylabel="variance")
         handles, labels = axes[0, 0].get_legend_handles_labels()
         if any(formulas.values()):
-            handles.append(Line2D([], [], color=OCHRE, ls=FORMULA, lw=1.1))
+            handles.append(Line2D([], [], **ON_CURVES))
             labels.append("formula")
-        fig.legend(handles, labels, loc="outside upper center", ncols=len(labels), title=title)
+        fig.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return fig
 
 
@@ -166,18 +140,15 @@ def isolated_gradients(gradients: Mapping[str, Array]) -> Figure:
         One panel per kind, one column per neuron, all on one colour scale.
     """
     limit = max(float(np.abs(values).max()) for values in gradients.values())
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, len(gradients), figsize=(7.2, 2.5), squeeze=False, sharey=True)
-        for ax, (title, values) in zip(axes[0], gradients.items(), strict=True):
-            picture = ax.imshow(
-                values, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto", interpolation="none"
-            )
-            ax.set(title=f"{title} biases", xlabel="isolated neuron")
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    with draw.panels(1, len(gradients), 2.5, sharey=True) as (fig, [axes]):
+        for ax, (title, values) in zip(axes, gradients.items(), strict=True):
+            picture = ax.imshow(values, "PuOr", vmin=-limit, vmax=limit, aspect="auto",
+                                interpolation="none")  # fmt: skip
+            draw.frame(ax, f"{title} biases", "isolated neuron")
             ax.grid(False)
-        axes[0, 0].set(ylabel="output")
-        axes[0, 0].yaxis.set_major_locator(MaxNLocator(integer=True))
-        fig.colorbar(picture, ax=list(axes[0]), label="gradient", shrink=0.9)
+        axes[0].set(ylabel="output")
+        draw.whole_numbers(axes[0].yaxis, *(ax.xaxis for ax in axes))
+        fig.colorbar(picture, ax=list(axes), label="gradient", shrink=0.9)
     return fig
 
 
@@ -193,27 +164,18 @@ def waking(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         Three panels, one line per seed.
     """
     looks = dict(zip(histories, (("o", RED), ("s", OCHRE), ("^", BLUE)), strict=False))
-    panels = {
-        "connected": "neurons with weights in and out",
-        "rank": "rank of their activations",
-        "accuracy": "training accuracy in %",
-    }
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.8))
+    panels = {"connected": "neurons with weights in and out", "rank": "rank of their activations",
+              "accuracy": "training accuracy in %"}  # fmt: skip
+    with draw.panels(1, 3, 2.8) as (fig, [axes]):
         for ax, (column, title) in zip(axes, panels.items(), strict=True):
             for kind, tables in histories.items():
                 mark, color = looks[kind]
                 for number, table in enumerate(tables):
-                    ax.plot(
-                        table[column], color=color, marker=mark, ms=3.5, lw=1.1,
-                        label=None if number else kind,
-                    )  # fmt: skip
-            ax.set(title=title, xlabel="epoch", ylim=(-2, None))
-            ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-        fig.legend(
-            *axes[0].get_legend_handles_labels(), loc="outside upper center",
-            ncols=len(histories), title="biases of the layer",
-        )  # fmt: skip
+                    name = None if number else kind
+                    ax.plot(table[column], color=color, marker=mark, ms=3.5, lw=1.1, label=name)
+            draw.frame(ax, title, "epoch", ylim=(-2, None))
+            draw.whole_numbers(ax.yaxis)
+        draw.shared_legend(fig, title="biases of the layer")
     return fig
 
 
@@ -227,14 +189,11 @@ def spectrum(values: Array, title: str) -> Figure:
     Returns:
         One panel of fixed limits, relative to the largest value.
     """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(6.0, 2.7))
+    with draw.panels(1, 1, 2.7, 6.0, minor=False) as (fig, [[ax]]):
         shown = np.asarray(values) / max(float(values[0]), 1e-30)
         ax.vlines(range(1, len(shown) + 1), 1e-6, np.maximum(shown, 1e-6), color=BLUE, lw=2)
-        ax.axhline(1e-3, color=BLACK, ls=FORMULA, lw=0.9)
-        ax.set(yscale="log", ylim=(1e-6, 2), xlim=(0, 81), xlabel="number", title=title)
-        ax.set(ylabel="singular value")
-        ax.minorticks_off()
+        ax.axhline(1e-3, lw=0.9, **FORMULA)
+        draw.frame(ax, title, "number", "singular value", log="y", ylim=(1e-6, 2), xlim=(0, 81))
     return fig
 
 
@@ -249,18 +208,12 @@ def wiring(incoming: Array, outgoing: Array, title: str) -> Figure:
     Returns:
         Two panels, neurons from left to right.
     """
-    colors = ListedColormap(["#E5E5E5", BLACK])
-    with plt.style.context(STYLE):
-        fig, (top, bottom) = plt.subplots(
-            2, 1, figsize=(5.4, 4.2), sharex=True, gridspec_kw={"height_ratios": (5, 2)}
-        )
-        for ax, matrix, label in ((top, incoming.T, "input"), (bottom, outgoing, "output")):
-            ax.imshow(np.asarray(matrix) != 0, cmap=colors, aspect="auto", interpolation="none")
-            ax.set(ylabel=label)
-            ax.grid(False)
-        bottom.yaxis.set_major_locator(MaxNLocator(integer=True))
-        bottom.set(xlabel="neuron of the second hidden layer")
-        top.set(title=title)
+    with draw.panels(2, 1, 4.2, 5.4, sharex=True, height_ratios=(5, 2)) as (fig, [[top], [bottom]]):
+        draw.support(top, incoming.T)
+        draw.support(bottom, outgoing)
+        draw.whole_numbers(bottom.yaxis)
+        draw.frame(top, title, y="input")
+        draw.frame(bottom, x="neuron of the second hidden layer", y="output")
     return fig
 
 
@@ -278,22 +231,17 @@ def last_layer(
     Returns:
         Two panels: shares of the draws as bars, probabilities as dashed lines.
     """
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 2, figsize=(7.2, 2.7))
+    with draw.panels(1, 2, 2.7) as (fig, [[left, right]]):
         for ax, counts, expected, label in (
-            (axes[0], weights, expected_weights, "non-zero weights in the last layer"),
-            (axes[1], outputs, expected_outputs, "outputs without any weight"),
+            (left, weights, expected_weights, "non-zero weights in the last layer"),
+            (right, outputs, expected_outputs, "outputs without any weight"),
         ):
-            _histogram(ax, counts, expected)
+            values = np.arange(len(expected))
+            shares = np.bincount(np.asarray(counts, dtype=int), minlength=len(values)) / len(counts)
+            name = f"{len(counts):,} draws"
+            ax.bar(values, shares[: len(values)], color=BLUE, alpha=0.6, label=name)
+            ax.plot(values, expected, marker="o", ms=2.5, label="binomial", **FORMULA)
             ax.set(xlabel=label)
-        axes[0].set(ylabel="share of the draws")
-        axes[0].legend(loc="upper right")
+            draw.whole_numbers(ax.xaxis)
+        draw.frame(left, y="share of the draws", key="upper right")
     return fig
-
-
-def _histogram(ax: Axes, counts: Array, expected: Array) -> None:
-    values = np.arange(len(expected))
-    shares = np.bincount(np.asarray(counts, dtype=int), minlength=len(values)) / len(counts)
-    ax.bar(values, shares[: len(values)], color=BLUE, alpha=0.6, label=f"{len(counts):,} draws")
-    ax.plot(values, expected, color=BLACK, ls=FORMULA, marker="o", ms=2.5, label="binomial")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -60,8 +60,7 @@ def show(fig: Figure, alt: str) -> None:
     Raises:
         ValueError: alt is empty.
     """
-    with plt.style.context(STYLE):
-        data, size = picture(fig)
+    data, size = picture(fig)
     plt.close(fig)
     display(bundle(data, size, alt), raw=True)
 
@@ -78,7 +77,7 @@ def picture(
         colors: how many colours are kept.
     """
     buffer, small = io.BytesIO(), io.BytesIO()
-    with plt.rc_context({"savefig.bbox": "tight" if tight else None}):
+    with plt.style.context([STYLE, {"savefig.bbox": "tight" if tight else None}]):
         fig.savefig(buffer, dpi=dpi, format="png", pil_kwargs={"compress_level": 0})
     image = Image.open(buffer).convert("RGB")
     image.quantize(colors, dither=Image.Dither.NONE).save(small, "png", optimize=True)

@@ -8,22 +8,13 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.browser import browse, path, paths
-from bregman.suite.plots.grammar import (
-    Look,
-    curve,
-    few_ticks,
-    legend,
-    panels,
-    spread,
-    styled,
-    whole_epochs,
-)
+from bregman.suite.plots import browser as moving
+from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PALETTE, PINK, PURPLE, RED
 
 # RigL and SET, which have no place in the palette, take those of ProxGD and Lasso; a static support
 # is trained by SGD
-METHODS: dict[str, Look] = {
+METHODS: dict[str, draw.Look] = {
     "LinBreg": {"color": PALETTE["LinBreg"], "marker": "o"},
     "LinBreg, frozen steps": {
         "color": PALETTE["LinBreg"], "marker": "o", "mfc": "white", "ls": "--"
@@ -33,12 +24,12 @@ METHODS: dict[str, Look] = {
     "static": {"color": PALETTE["SGD"], "marker": "v"},
     "pruning": {"color": PALETTE["Pruning"], "marker": "^"},
 }  # fmt: skip
-DENSE: Look = {"color": BLACK, "ls": "--", "lw": 1}
+DENSE: draw.Look = {"color": BLACK, "ls": "--", "lw": 1}
 # of targets, and of numbers of frozen steps
 SEQUENCE = (BLUE, GREEN, OCHRE, PINK, PURPLE, BLACK)
+LAMBDA = draw.Measure("weights", "lam", r"$\lambda$")
 
 
-@styled
 def sparsity_targets(results: Results) -> Figure:
     """The density over the epochs beside the target, and the lambda that leads there.
 
@@ -50,25 +41,25 @@ def sparsity_targets(results: Results) -> Figure:
         end, below lambda.
     """
     kinds = results.runs.groupby(["config_network", "config_optimizer"], sort=False)
-    fig, axes = panels(2, kinds.ngroups, 4.2, sharex="col", sharey="row")
-    targets = sorted(results.runs["config_target"].unique(), reverse=True)
-    colors = dict(zip(targets, SEQUENCE, strict=False))
-    for (above, below), (kind, rows) in zip(axes.T, kinds, strict=True):
-        for label, target in rows["config_target"].items():
-            look: Look = {"color": colors[target]}
-            curve(above, results, str(label), "weights", "n_total", factor=100, **look)
-            curve(below, results, str(label), "weights", "lam", **look)
-            above.axhline(100 * target, ls=":", lw=1, **look)
-        above.set(title=", ".join(kind))
-        whole_epochs(below)
-    for ax, name in zip(axes[:, 0], ("Non-Zero Weights [%]", r"$\lambda$"), strict=True):
-        few_ticks(ax.yaxis)
-        ax.set(ylabel=name)
-    legend(fig, {f"target {100 * target:g} %": {"color": c} for target, c in colors.items()})
+    with draw.panels(2, kinds.ngroups, 4.2, sharex="col", sharey="row") as (fig, axes):
+        targets = sorted(results.runs["config_target"].unique(), reverse=True)
+        colors = dict(zip(targets, SEQUENCE, strict=False))
+        for (above, below), (kind, rows) in zip(axes.T, kinds, strict=True):
+            for label, target in rows["config_target"].items():
+                look = {str(label): {"color": colors[target]}}
+                draw.curves(above, results, draw.DENSITY, look)
+                draw.curves(below, results, LAMBDA, look)
+                above.axhline(100 * target, ls=":", lw=1, color=colors[target])
+            above.set(title=", ".join(kind))
+            draw.whole_epochs(below)
+        draw.few_ticks(*(ax.yaxis for ax in axes[:, 0]))
+        for ax in axes.flat:
+            ax.label_outer()
+        looks = {f"target {100 * target:g} %": {"color": c} for target, c in colors.items()}
+        draw.legend(fig, looks)
     return fig
 
 
-@styled
 def accuracy_at_density(results: Results) -> Figure:
     """Test accuracy against the density that training ended with, and against what it cost.
 
@@ -79,27 +70,25 @@ def accuracy_at_density(results: Results) -> Figure:
         A row of two panels per network; means over the seeds, with the standard deviation where
         there are several. The dashed line is the dense network.
     """
-    columns = {
-        "n_total_pct": "Non-Zero Weights [%]",
-        "flops_pct": "FLOPs of the Training [% of Dense]",
-    }
+    columns = {"n_total_pct": "Non-Zero Weights [%]",
+               "flops_pct": "FLOPs of the Training [% of Dense]"}  # fmt: skip
     networks = results.summary.groupby("config_network", sort=False)
     n = networks.ngroups
-    fig, axes = panels(n, 2, 0.5 + 2.6 * n, sharex="col", sharey="row")
-    for line, (network, rows) in zip(axes, networks, strict=True):
-        dense = rows.loc[rows["strategy"] == "dense", "test_acc_pct"].mean()
-        for ax, column in zip(line, columns, strict=True):
-            ax.axhline(dense, **DENSE)
-            for method, look in METHODS.items():
-                runs = rows[rows["strategy"] == method].groupby("config_target")
-                accuracy = runs["test_acc_pct"]
-                ax.errorbar(runs[column].mean(), accuracy.mean(), accuracy.std(), ms=4, capsize=2,
-                            **look)  # fmt: skip
-        line[0].set(ylabel=f"Test Accuracy [%], {network}")
-    for ax, name in zip(axes[-1], columns.values(), strict=True):
-        ax.set(xlabel=name)
-        few_ticks(ax.xaxis)
-    legend(fig, {**{method: {**look, "ms": 4} for method, look in METHODS.items()}, "dense": DENSE})
+    with draw.panels(n, 2, 0.5 + 2.6 * n, sharex="col", sharey="row") as (fig, axes):
+        for line, (network, rows) in zip(axes, networks, strict=True):
+            dense = rows.loc[rows["strategy"] == "dense", "test_acc_pct"].mean()
+            for ax, column in zip(line, columns, strict=True):
+                ax.axhline(dense, **DENSE)
+                for method, look in METHODS.items():
+                    runs = rows[rows["strategy"] == method].groupby("config_target")
+                    x, y = runs[column], runs["test_acc_pct"]
+                    ax.errorbar(x.mean(), y.mean(), y.std(), ms=4, capsize=2, **look)
+            line[0].set(ylabel=f"Test Accuracy [%], {network}")
+        for ax, name in zip(axes[-1], columns.values(), strict=True):
+            ax.set(xlabel=name)
+            draw.few_ticks(ax.xaxis)
+        looks = {method: look | {"ms": 4} for method, look in METHODS.items()}
+        draw.legend(fig, looks | {"dense": DENSE})
     return fig
 
 
@@ -111,18 +100,17 @@ def browse_costs(results: Results) -> None:
     """
     across = {"density": ("n_total_pct", "Non-Zero Weights [%]", {"log": "x"}),
               "frozen steps": ("frozen_steps", "Frozen Steps m", {})}  # fmt: skip
-    summary = results.summary.assign(
-        quality=results.summary["test_acc_pct"].fillna(results.summary["ssim"])
-    )
+    summary = results.summary
+    summary = summary.assign(quality=summary["test_acc_pct"].fillna(summary["ssim"]))
     up = {"quality": "Test Accuracy [%] or SSIM", "flops_pct": "FLOPs [% of Dense]",
           "seconds": "Seconds"}  # fmt: skip
     methods = dict(zip(summary["strategy"].unique(), itertools.cycle(SEQUENCE)))
-    browse(
+    moving.browse(
         (
-            paths(
-                (path(f"{run.label}, seed {run.seed}", {"color": methods[run.strategy]},
-                      [getattr(run, measure)], [getattr(run, column)], method=run.strategy,
-                      seed=run.seed)
+            moving.paths(
+                (moving.path(f"{run.label}, seed {run.seed}", {"color": methods[run.strategy]},
+                             [getattr(run, measure)], [getattr(run, column)],
+                             method=run.strategy, seed=run.seed)
                  for run in rows.itertuples()),
                 x_name, name, {"runs": artifact, "across": x}, **axes,
             )
@@ -136,7 +124,6 @@ def browse_costs(results: Results) -> None:
     )  # fmt: skip
 
 
-@styled
 def frozen_steps_map(results: Results) -> Figure:
     """Accuracy, density and FLOPs over the number m of frozen steps and lambda.
 
@@ -146,27 +133,23 @@ def frozen_steps_map(results: Results) -> Figure:
     Returns:
         Three heat maps; blank where a run diverged.
     """
-    measures = (
-        ("test_acc_pct", "Test Accuracy [%]", "Blues"),
-        ("n_total_pct", "Non-Zero Weights [%]", "Oranges"),
-        ("flops_pct", "FLOPs [% of Dense]", "Greens"),
-    )
-    converged = results.summary["status"] != "diverged"
-    fig, axes = panels(1, 3, 2.6, sharey=True)
-    for ax, (column, title, colors) in zip(axes[0], measures, strict=True):
-        table = results.summary.assign(shown=results.summary[column].where(converged)).pivot(
-            index="config_lam", columns="config_frozen_steps", values="shown"
-        )
-        sns.heatmap(table, ax=ax, cmap=colors, annot=True, fmt=".1f", cbar=False,
-                    annot_kws={"size": 7})  # fmt: skip
-        ax.set(title=title, xlabel="Frozen Steps $m$", ylabel=None)
-        ax.tick_params(length=0)
-        ax.tick_params(axis="y", rotation=0)
-    axes[0, 0].set(ylabel=r"$\lambda$")
+    measures = (("test_acc_pct", "Test Accuracy [%]", "Blues"),
+                ("n_total_pct", "Non-Zero Weights [%]", "Oranges"),
+                ("flops_pct", "FLOPs [% of Dense]", "Greens"))  # fmt: skip
+    with draw.panels(1, 3, 2.6, sharey=True) as (fig, axes):
+        runs = results.summary
+        for ax, (column, title, colors) in zip(axes[0], measures, strict=True):
+            shown = runs.assign(shown=runs[column].where(runs["status"] != "diverged"))
+            table = shown.pivot(index="config_lam", columns="config_frozen_steps", values="shown")
+            sns.heatmap(table, ax=ax, cmap=colors, annot=True, fmt=".1f", cbar=False,
+                        annot_kws={"size": 7})  # fmt: skip
+            ax.set(title=title, xlabel="Frozen Steps $m$", ylabel=None)
+            ax.tick_params(length=0)
+            ax.tick_params(axis="y", rotation=0)
+        axes[0, 0].set(ylabel=LAMBDA.name)
     return fig
 
 
-@styled
 def support_turnover(results: Results) -> Figure:
     """How many weights enter and leave the support from one full step to the next.
 
@@ -180,24 +163,24 @@ def support_turnover(results: Results) -> Figure:
     lams = results.runs.groupby("config_lam")
     steps = sorted(results.runs["config_frozen_steps"].unique())
     colors = dict(zip(steps, SEQUENCE, strict=False))
-    fig, axes = panels(1, lams.ngroups, 2.9, sharex=True, sharey=True)
-    for ax, (lam, rows) in zip(axes.flat, lams, strict=True):
-        for label, m in rows["config_frozen_steps"].items():
-            for metric, style in (("entered", "-"), ("left", "--")):
-                share = 100 * spread(results, str(label), "weights", metric)["mean"]
-                # what is zero has no place on this axis
-                ax.plot(share.index, share.where(share > 0), color=colors[m], ls=style)
-        ax.set(title=rf"$\lambda = {lam:g}$")
-        few_ticks(ax.yaxis)
-    whole_epochs(*axes.flat)
-    axes[0, 0].set(ylabel="Share of the Support\nper Cycle [%]")
-    looks = {f"$m = {m:g}$": {"color": shade} for m, shade in colors.items()}
-    looks |= {"enters": {"color": GRAY}, "leaves": {"color": GRAY, "ls": "--"}}
-    legend(fig, looks)
+    with draw.panels(1, lams.ngroups, 2.9, sharex=True, sharey=True) as (fig, axes):
+        for ax, (lam, rows) in zip(axes.flat, lams, strict=True):
+            for label, m in rows["config_frozen_steps"].items():
+                for metric, style in (("entered", "-"), ("left", "--")):
+                    measure = draw.Measure("weights", metric, "", 100)
+                    share = draw.spread(results, str(label), measure)["mean"]
+                    # what is zero has no place on this axis
+                    ax.plot(share.index, share.where(share > 0), color=colors[m], ls=style)
+            ax.set(title=rf"$\lambda = {lam:g}$")
+            draw.few_ticks(ax.yaxis)
+        draw.whole_epochs(*axes.flat)
+        axes[0, 0].set(ylabel="Share of the Support\nper Cycle [%]")
+        looks = {f"$m = {m:g}$": {"color": shade} for m, shade in colors.items()}
+        looks |= {"enters": {"color": GRAY}, "leaves": {"color": GRAY, "ls": "--"}}
+        draw.legend(fig, looks)
     return fig
 
 
-@styled
 def whole_runs(costs: pd.DataFrame) -> Figure:
     """The cost of whole trainings: FLOPs in theory, and seconds on the clock.
 
@@ -208,20 +191,18 @@ def whole_runs(costs: pd.DataFrame) -> Figure:
         A panel per network with two bars per method, both relative to the dense training.
     """
     networks, methods = (costs.index.unique(level) for level in ("network", "method"))
-    fig, axes = panels(1, len(networks), 2.6, sharex=True, sharey=True)
-    bars = {
-        "FLOPs in theory": ("FLOPs [%]", -0.2, {"color": GRAY}),
-        "time measured": ("time [%]", 0.2, {"color": BLUE}),
-    }
-    places = np.arange(len(methods))
-    for ax, network in zip(axes.flat, networks, strict=True):
-        rows = costs.loc[network].reindex(methods)
-        for column, shift, look in bars.values():
-            drawn = ax.barh(places + shift, rows[column], height=0.38, zorder=2, **look)
-            ax.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
-        ax.set(title=network, xlabel="% of Dense", yticks=places, yticklabels=methods)
-        ax.grid(visible=False, axis="y")
-        ax.margins(x=0.15)
-    axes[0, 0].invert_yaxis()
-    legend(fig, {name: {**look, "lw": 5} for name, (*_, look) in bars.items()})
+    with draw.panels(1, len(networks), 2.6, sharex=True, sharey=True) as (fig, axes):
+        looks = {"FLOPs in theory": {"color": GRAY}, "time measured": {"color": BLUE}}
+        places = np.arange(len(methods))
+        for ax, network in zip(axes.flat, networks, strict=True):
+            rows = costs.loc[network].reindex(methods)
+            bars = zip(("FLOPs [%]", "time [%]"), (-0.2, 0.2), looks.values(), strict=True)
+            for column, shift, look in bars:
+                drawn = ax.barh(places + shift, rows[column], height=0.38, zorder=2, **look)
+                ax.bar_label(drawn, fmt="%.0f", padding=2, fontsize=7)
+            ax.set(title=network, xlabel="% of Dense", yticks=places, yticklabels=methods)
+            ax.grid(visible=False, axis="y")
+            ax.margins(x=0.15)
+        axes[0, 0].invert_yaxis()
+        draw.legend(fig, {name: look | {"lw": 5} for name, look in looks.items()})
     return fig

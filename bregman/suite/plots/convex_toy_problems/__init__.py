@@ -24,20 +24,7 @@ from bregman.suite.plots.convex_toy_problems.trajectories import (
     two_planes,
 )
 
-__all__ = [
-    "bias",
-    "classification",
-    "coefficients",
-    "early_stopping",
-    "event_errors",
-    "exact_regularization",
-    "inertia",
-    "matrices",
-    "random_groups",
-    "singular_values",
-    "sparse_paths",
-    "stopping_rules",
-    "stopping_time",
-    "time_average",
-    "two_planes",
-]
+__all__ = ["bias", "classification", "coefficients", "early_stopping", "event_errors",
+           "exact_regularization", "inertia", "matrices", "random_groups", "singular_values",
+           "sparse_paths", "stopping_rules", "stopping_time", "time_average",
+           "two_planes"]  # fmt: skip

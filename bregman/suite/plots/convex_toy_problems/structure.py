@@ -2,23 +2,29 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from bregman.suite.convex import ExactFlow, Path
+from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.convex_toy_problems.trajectories import (
     COLORS,
     LASSO,
     LINBREG,
+    TIME,
     TRUTH,
+    Numbers,
+    clock,
     draw_coefficients,
     draw_lines,
     thin_legend,
 )
-from bregman.suite.plots.style import BLACK, GRAY, STYLE
+from bregman.suite.plots.style import BLACK, GRAY
+
+DOTTED: draw.Look = {"color": TRUTH, "ls": ":", "lw": 1.6}
+STOP: draw.Look = {"color": GRAY, "ls": "--", "label": "discrepancy: stop"}
 
 
 def random_groups(sizes: Sequence[int], norms: Sequence[Tensor]) -> Figure:
@@ -31,21 +37,19 @@ def random_groups(sizes: Sequence[int], norms: Sequence[Tensor]) -> Figure:
     Returns:
         Two panels.
     """
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.6))
+    with draw.panels(1, 2, 2.6, minor=False) as (fig, [[left, right]]):
         for n, values in zip(sizes, norms, strict=True):
-            left.plot([n] * len(values), values, ".", color=LINBREG, ms=3, alpha=0.4)
-            right.plot([n] * len(values), values / n**0.5, ".", color=LINBREG, ms=3, alpha=0.4)
+            for ax, shown in ((left, values), (right, values / n**0.5)):
+                ax.plot([n] * len(shown), shown, ".", color=LINBREG, ms=3, alpha=0.4)
         left.plot(sizes, [n**0.5 for n in sizes], color=BLACK, ls="--", label=r"$\sqrt{n_g}$")
         right.axhline(1, color=BLACK, ls="--", label="threshold with the weight")
         left.axhline(1, color=GRAY, ls=":", label="threshold without it")
-        left.set(title="norm of a random gradient", yscale="log", ylim=(2e-3, 1e3))
-        right.set(title=r"divided by $\sqrt{n_g}$", ylim=(0, 3.2))
+        axis: draw.Look = {"xscale": "log", "xlabel": "entries of the group $n_g$"}
+        draw.frame(left, "norm of a random gradient", key="upper left", log="y",
+                   ylim=(2e-3, 1e3), **axis)  # fmt: skip
+        draw.frame(right, r"divided by $\sqrt{n_g}$", key="upper right", ylim=(0, 3.2), **axis)
         for ax in (left, right):
-            ax.set(xscale="log", xlabel="entries of the group $n_g$", xticks=sizes)
-            ax.set_xticklabels([str(n) for n in sizes])
-            ax.minorticks_off()
-            ax.legend(loc="upper left" if ax is left else "upper right")
+            ax.set_xticks(sizes, map(str, sizes))
     return fig
 
 
@@ -61,14 +65,12 @@ def matrices(values: Mapping[str, Tensor], limit: float = 3.0) -> Figure:
     """
     rows, cols = next(iter(values.values())).shape
     width = 7.2 / (len(values) + 0.3)
-    with plt.style.context(STYLE):
-        height = min(3.2, width * rows / cols + 0.5)
-        fig, axes = plt.subplots(1, len(values), figsize=(7.2, height), squeeze=False)
+    with draw.panels(1, len(values), min(3.2, width * rows / cols + 0.5)) as (fig, axes):
         for ax, (title, value) in zip(axes.flat, values.items(), strict=True):
-            shown = np.ma.masked_equal(value.numpy(), 0.0)
             # crosses, so that exact zeros are told from small numbers
             ax.set_facecolor("white")
             ax.patch.set(hatch="xxxx", edgecolor="#C4C4C4", linewidth=0)
+            shown = np.ma.masked_equal(value.numpy(), 0.0)
             picture = ax.imshow(shown, cmap="PuOr", vmin=-limit, vmax=limit, aspect="auto")
             ax.set(title=title, xticks=(), yticks=())
             ax.grid(False)
@@ -89,15 +91,12 @@ def singular_values(path: Path, truth: Tensor, *, top: float, span: tuple[float,
     Returns:
         One panel.
     """
-    values = torch.linalg.svdvals(path.theta)
-    clock = float(path.taus[0]) * path.iterations
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(5, 2.6))
+    with draw.panels(1, 1, 2.6, 5) as (fig, [[ax]]):
         for k, value in enumerate(x for x in torch.linalg.svdvals(truth) if x > 1e-10):
-            ax.axhline(float(value), color=TRUTH, ls=":", lw=1.6, label=None if k else "truth")
-        draw_lines(ax, clock, values, LINBREG, "LinBreg, nuclear norm")
-        ax.set(xlabel=r"time $t = k\tau$", ylabel="singular values", xscale="log")
-        ax.set(xlim=span, ylim=(-0.03 * top, top))
+            ax.axhline(float(value), label=None if k else "truth", **DOTTED)
+        values = torch.linalg.svdvals(path.theta)
+        draw_lines(ax, clock(path), values, LINBREG, "LinBreg, nuclear norm")
+        draw.frame(ax, x=TIME, y="singular values", log="x", xlim=span, ylim=(-0.03 * top, top))
         thin_legend(ax)
     return fig
 
@@ -111,25 +110,19 @@ def stopping_rules(errors: Mapping[str, Sequence[float]]) -> Figure:
     Returns:
         One row per rule: each draw a dot, the median a bar.
     """
-    with plt.style.context(STYLE):
-        fig, ax = plt.subplots(figsize=(7.2, 0.45 * len(errors) + 0.9))
+    with draw.panels(1, 1, 0.45 * len(errors) + 0.9) as (fig, [[ax]]):
         for row, (name, values) in enumerate(errors.items()):
             color = LASSO if "Lasso" in name else LINBREG
             ax.plot(values, [row] * len(values), "o", color=color, ms=4, alpha=0.45)
             ax.plot([np.median(values)] * 2, [row - 0.3, row + 0.3], color=color, lw=2.5)
-        ax.set(yticks=range(len(errors)), ylim=(len(errors) - 0.5, -0.5), xlim=(0, None))
-        ax.set_yticklabels(list(errors))
-        ax.set(xlabel=r"error $\|\theta - \theta_{\mathrm{true}}\|$, a bar is the median")
+        ax.set_yticks(range(len(errors)), [*errors])
+        draw.frame(ax, x=r"error $\|\theta - \theta_{\mathrm{true}}\|$, a bar is the median",
+                   ylim=(len(errors) - 0.5, -0.5), xlim=(0, None))  # fmt: skip
     return fig
 
 
 def early_stopping(
-    flow: ExactFlow,
-    path: Path,
-    truth: Tensor,
-    noise_loss: float,
-    stop: int,
-    lasso_error: float | None = None,
+    flow: ExactFlow, path: Path, truth: Tensor, noise_loss: float, stop: int, lasso_error: float
 ) -> Figure:
     """Error and loss over time under noise, and where the discrepancy principle stops.
 
@@ -139,35 +132,30 @@ def early_stopping(
         truth: (n,).
         noise_loss: the loss that the noise alone leaves.
         stop: the index of the flow's event at which to stop.
-        lasso_error: the least error on the Lasso path, where known.
+        lasso_error: the least error on the Lasso path.
 
     Returns:
         Two panels over time.
     """
-    clock = float(path.taus[0]) * path.iterations
-    first = float(flow.times[1])
-    end = float(clock[-1])
+    times, first = clock(path), float(flow.times[1])
+    end = float(times[-1])
     fine = torch.cat([first * torch.tensor([0.3]), flow.times[1:].clamp(max=end)])
     states = flow.theta_at(fine)
     losses = torch.stack([path.problem.f(theta) for theta in states])
-    errors = (states - truth).norm(dim=1)
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8), sharex=True)
+    with draw.panels(1, 2, 2.8, sharex=True) as (fig, [[left, right]]):
         for ax, exact, iterated in (
-            (left, errors, (path.theta - truth).norm(dim=1)),
+            (left, (states - truth).norm(dim=1), (path.theta - truth).norm(dim=1)),
             (right, losses, path.losses),
         ):
-            ax.axvline(float(flow.times[stop]), color=GRAY, ls="--", label="discrepancy: stop")
-            ax.plot(clock[1:], iterated[1:], color=LINBREG, lw=1.6, label="LinBreg")
+            ax.axvline(float(flow.times[stop]), **STOP)
+            ax.plot(times[1:], iterated[1:], color=LINBREG, lw=1.6, label="LinBreg")
             ax.step(fine, exact, color=BLACK, lw=1, where="post", label="exact flow")
-            ax.set(xlabel=r"time $t = k\tau$", xscale="log", xlim=(float(fine[0]), end))
-        if lasso_error is not None:
-            left.axhline(lasso_error, color=LASSO, ls=":", lw=1.6, label="best Lasso")
-        right.axhline(noise_loss, color=TRUTH, ls=":", lw=1.6, label="loss that noise alone leaves")
-        left.set(title=r"error $\|\theta - \theta_{\mathrm{true}}\|$", ylim=(0, None))
-        right.set(title=r"loss $\mathcal{L}(\theta)$", yscale="log")
-        left.legend(loc="upper right")
-        right.legend(loc="upper right")
+            ax.set(xlabel=TIME, xscale="log", xlim=(float(fine[0]), end))
+        left.axhline(lasso_error, label="best Lasso", **DOTTED | {"color": LASSO})
+        right.axhline(noise_loss, label="loss that noise alone leaves", **DOTTED)
+        draw.frame(left, r"error $\|\theta - \theta_{\mathrm{true}}\|$", key="upper right",
+                   ylim=(0, None))  # fmt: skip
+        draw.frame(right, r"loss $\mathcal{L}(\theta)$", key="upper right", log="y")
     return fig
 
 
@@ -189,23 +177,17 @@ def stopping_time(
     """
     times = torch.linspace(0, end, 600, dtype=torch.float64)
     errors = (flow.theta_at(times) - truth).norm(dim=1)
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.7), width_ratios=(3, 2))
-        draw_coefficients(left, truth, {"exact flow": flow.theta_at(t)})
-        left.set_title(f"flow at $t$ = {t:.3g}")
+    with draw.panels(1, 2, 2.7, width_ratios=(3, 2)) as (fig, [[left, right]]):
+        draw_coefficients(left, truth, {"exact flow": flow.theta_at(t)}, f"flow at $t$ = {t:.3g}")
         right.plot(times, errors, color=BLACK, drawstyle="steps-post")
-        right.axvline(level, color=GRAY, ls="--", label="discrepancy: stop")
+        right.axvline(level, **STOP)
         right.plot(t, float((flow.theta_at(t) - truth).norm()), "o", color=BLACK)
-        right.set(title="error", xlabel="time $t$", ylim=(0, top), xlim=(0, end))
-        right.legend(loc="upper right")
+        draw.frame(right, "error", "time $t$", key="upper right", ylim=(0, top), xlim=(0, end))
     return fig
 
 
 def classification(
-    path: Path,
-    relevant: Tensor,
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    floor: float,
+    path: Path, relevant: Tensor, curves: Mapping[str, tuple[Numbers, Numbers]], floor: float
 ) -> Figure:
     """Logistic regression: the weights of LinBreg, and test loss against the number of weights.
 
@@ -218,16 +200,13 @@ def classification(
     Returns:
         Two panels.
     """
-    clock = float(path.taus[0]) * path.iterations
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
-        draw_lines(left, clock, path.theta[:, ~relevant], GRAY, "irrelevant", lw=0.7)
-        draw_lines(left, clock, path.theta[:, relevant], LINBREG, "relevant", lw=1.5)
-        left.set(title=r"$\theta$ along LinBreg", xlabel=r"time $t = k\tau$", ylabel=r"$\theta_i$")
+    with draw.panels(1, 2, 2.8) as (fig, [[left, right]]):
+        draw_lines(left, clock(path), path.theta[:, ~relevant], GRAY, "irrelevant", lw=0.7)
+        draw_lines(left, clock(path), path.theta[:, relevant], LINBREG, "relevant", lw=1.5)
+        draw.frame(left, r"$\theta$ along LinBreg", TIME, r"$\theta_i$")
         thin_legend(left)
-        for name, (numbers, losses) in curves.items():
-            right.plot(numbers, losses, ".-", color=COLORS[name], lw=1, ms=4, label=name)
-        right.axhline(floor, color=TRUTH, ls=":", lw=1.6, label="true weights")
-        right.set(title="test loss", xlabel="non-zero weights")
-        right.legend(loc="upper right")
+        for name, points in curves.items():
+            right.plot(*points, ".-", color=COLORS[name], lw=1, ms=4, label=name)
+        right.axhline(floor, label="true weights", **DOTTED)
+        draw.frame(right, "test loss", "non-zero weights", key="upper right")
     return fig

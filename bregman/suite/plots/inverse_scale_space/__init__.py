@@ -24,20 +24,7 @@ from bregman.suite.plots.inverse_scale_space.scale_spaces import (
     signal_scale_spaces,
 )
 
-__all__ = [
-    "band_frame",
-    "bregman_gaps",
-    "denoising",
-    "denoising_errors",
-    "denoising_step",
-    "flow_frame",
-    "growing_image",
-    "image_scale_spaces",
-    "one_weight",
-    "proximal_map",
-    "pull_and_wait",
-    "shapes",
-    "signal_scale_spaces",
-    "subgradients",
-    "unit_balls",
-]
+__all__ = ["band_frame", "bregman_gaps", "denoising", "denoising_errors", "denoising_step",
+           "flow_frame", "growing_image", "image_scale_spaces", "one_weight", "proximal_map",
+           "pull_and_wait", "shapes", "signal_scale_spaces", "subgradients",
+           "unit_balls"]  # fmt: skip

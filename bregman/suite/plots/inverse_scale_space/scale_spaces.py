@@ -9,13 +9,12 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from bregman.suite.plots.inverse_scale_space.geometry import WAITING_ROOM
+from bregman.suite.plots import grammar as draw
+from bregman.suite.plots.inverse_scale_space.geometry import WAITING_ROOM, Numbers
 from bregman.suite.plots.style import BLACK, BLUE, GRAY, GREEN, OCHRE, PINK, RED, STYLE
 
 
-def signal_scale_spaces(
-    signal: Tensor, flows: Mapping[str, tuple[Sequence[float], Tensor]]
-) -> Figure:
+def signal_scale_spaces(signal: Tensor, flows: Mapping[str, tuple[Numbers, Tensor]]) -> Figure:
     """A signal on its way through several flows.
 
     Args:
@@ -27,16 +26,13 @@ def signal_scale_spaces(
     """
     count = max(len(times) for times, _ in flows.values())
     rows, cols = (len(flows), count) if count > 1 else (1, len(flows))
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            rows, cols, figsize=(7.2, 1.25 * rows + 0.6), sharex=True, sharey=True, squeeze=False
-        )
+    with draw.panels(rows, cols, 1.25 * rows + 0.6, sharex=True, sharey=True) as (fig, axes):
         panels, colors = iter(axes.flat), (GREEN, RED, BLACK)
         for color, (name, (times, states)) in zip(colors, flows.items(), strict=False):
             for k, (time, state) in enumerate(zip(times, states, strict=True)):
                 ax = next(panels)
-                ax.step(range(len(signal)), signal, color=GRAY, lw=0.8, where="mid")
-                ax.step(range(len(signal)), state, color=color, where="mid")
+                _signal(ax, signal)
+                _signal(ax, state, color)
                 ax.set_title(f"{name}, $t$ = {time:.3g}" if count == 1 else f"$t$ = {time:.3g}")
                 ax.set(yticks=(0, 0.5, 1), xticks=(0, 30, 60, 90), ylim=(-0.35, 1.4))
                 if k == 0 and count > 1:
@@ -59,19 +55,18 @@ def flow_frame(f: Tensor, u: Tensor, p: Tensor, lam: float, t: float) -> Figure:
     Returns:
         Two panels with fixed axes.
     """
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.5))
-        left.step(range(len(f)), f, color=GRAY, lw=0.8, where="mid", label="data $f$")
-        left.step(range(len(u)), u, color=BLACK, where="mid", label="$u(t)$")
-        left.set(title=f"signal, $t$ = {t:.2f}", ylim=(-0.35, 1.6), xlabel="sample")
-        left.legend(loc="upper center", ncols=2)
+    with draw.panels(1, 2, 2.5) as (fig, [[left, right]]):
+        _signal(left, f, label="data $f$")
+        _signal(left, u, BLACK, label="$u(t)$")
+        draw.frame(left, f"signal, $t$ = {t:.2f}", "sample", key="upper center", columns=2,
+                   ylim=(-0.35, 1.6))  # fmt: skip
         places = np.arange(1, len(f)) - 0.5
         touching = p.abs() >= lam * (1 - 1e-9)
         right.axhspan(-1, 1, color=WAITING_ROOM, lw=0)
         right.plot(places, p / lam, color=GRAY, lw=0.9)
         right.plot(places[touching], (p / lam)[touching], "o", color=BLACK, ms=4)
-        right.set(title=r"subgradient $p / \lambda$ at each jump", ylim=(-1.15, 1.15))
-        right.set(xlabel="between samples", yticks=(-1, 0, 1))
+        draw.frame(right, r"subgradient $p / \lambda$ at each jump", "between samples",
+                   ylim=(-1.15, 1.15), yticks=(-1, 0, 1))  # fmt: skip
     return fig
 
 
@@ -88,17 +83,16 @@ def band_frame(f: Tensor, bands: Tensor, times: Tensor, k: int) -> Figure:
         Three panels with fixed axes: spectrum, band, sum so far.
     """
     sizes = bands.norm(dim=1)
-    with plt.style.context(STYLE):
-        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.3))
+    with draw.panels(1, 3, 2.3) as (fig, [[left, middle, right]]):
         left.vlines(times[1:], 0, sizes[1:], color=GRAY, lw=1)
         left.vlines(times[1 : k + 1], 0, sizes[1 : k + 1], color=BLUE, lw=1.4)
-        left.set(title="spectrum: size of each band", xlabel="time $t$", xscale="log")
-        left.set_ylim(0, 1.1 * float(sizes[1:].max()))
-        middle.step(range(len(f)), bands[k], color=BLUE, where="mid")
-        middle.set(title=f"band {k}", ylim=(-0.6, 1.4), xlabel="sample")
-        right.step(range(len(f)), f, color=GRAY, lw=0.8, where="mid")
-        right.step(range(len(f)), bands[: k + 1].sum(0), color=BLACK, where="mid")
-        right.set(title=f"bands 0 to {k} added", ylim=(-0.35, 1.4), xlabel="sample")
+        draw.frame(left, "spectrum: size of each band", "time $t$", xscale="log",
+                   ylim=(0, 1.1 * float(sizes[1:].max())))  # fmt: skip
+        _signal(middle, bands[k], BLUE)
+        draw.frame(middle, f"band {k}", "sample", ylim=(-0.6, 1.4))
+        _signal(right, f)
+        _signal(right, bands[: k + 1].sum(0), BLACK)
+        draw.frame(right, f"bands 0 to {k} added", "sample", ylim=(-0.35, 1.4))
     return fig
 
 
@@ -112,10 +106,7 @@ def image_scale_spaces(rows: Mapping[str, Mapping[str, ArrayLike]]) -> Figure:
         One panel per image.
     """
     cols = max(len(images) for images in rows.values())
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(
-            len(rows), cols, figsize=(7.2, 7.2 / cols * len(rows) * 1.12), squeeze=False
-        )
+    with draw.panels(len(rows), cols, 7.2 / cols * len(rows) * 1.12) as (fig, axes):
         for line, (name, images) in zip(axes, rows.items(), strict=True):
             for ax, (title, image) in zip(line, images.items(), strict=True):
                 _image(ax, image, title)
@@ -134,11 +125,9 @@ def growing_image(images: Sequence[ArrayLike], data: ArrayLike, k: int) -> Figur
     Returns:
         Two images, the second on the scale +-0.3.
     """
-    u = np.asarray(images[k - 1])
-    with plt.style.context(STYLE):
-        fig, (left, right) = plt.subplots(1, 2, figsize=(5.2, 2.95))
-        _image(left, u, f"$u^{{{k}}}$")
-        _image(right, (np.asarray(data) - u) / 0.6 + 0.5, f"$f - u^{{{k}}}$, gray is zero")
+    with draw.panels(1, 2, 2.95, 5.2) as (fig, [[left, right]]):
+        _image(left, images[k - 1], f"$u^{{{k}}}$")
+        _residual(right, data, images[k - 1], f"$f - u^{{{k}}}$, gray is zero")
     return fig
 
 
@@ -156,8 +145,6 @@ def denoising(
     Returns:
         Five images, three residuals f - u on the scale +-0.3, and the cut.
     """
-    colors = (OCHRE, RED, BLUE)
-    data: NDArray[np.float64] = np.asarray(noisy)
     with plt.style.context(STYLE):
         fig = plt.figure(figsize=(7.2, 3.4))
         grid = fig.add_gridspec(2, 5)
@@ -170,23 +157,18 @@ def denoising(
                 ax.axhline(row, color=PINK, lw=1)
         cut = fig.add_subplot(grid[1, :2])
         cut.plot(np.asarray(clean)[row], color=BLACK, lw=0.9, label="clean")
+        colors = (OCHRE, RED, BLUE)
         for k, (color, (name, image)) in enumerate(zip(colors, estimates.items(), strict=True)):
             cut.plot(np.asarray(image)[row], color=color, lw=1.1, label=name)
-            ax = fig.add_subplot(grid[1, 2 + k])
-            _image(ax, (data - np.asarray(image)) / 0.6 + 0.5, f"$f - u$, {name}")
-        cut.set(title=f"cut along row {row}", ylim=(0, 1.5), xlabel="column")
-        cut.legend(loc="upper center", ncols=2)
+            _residual(fig.add_subplot(grid[1, 2 + k]), noisy, image, f"$f - u$, {name}")
+        draw.frame(
+            cut, f"cut along row {row}", "column", key="upper center", columns=2, ylim=(0, 1.5)
+        )
     return fig
 
 
 def denoising_errors(
-    errors: Sequence[float],
-    residuals: Sequence[float],
-    contrast: Sequence[float],
-    *,
-    sigma: float,
-    stop: int,
-    rof: tuple[float, float, float],
+    errors: Numbers, residuals: Numbers, contrast: Numbers, *, sigma: float, stop: int, rof: Numbers
 ) -> Figure:
     """Bregman iteration for denoising, step by step, against the best ROF result.
 
@@ -205,17 +187,15 @@ def denoising_errors(
     steps = range(1, len(errors) + 1)
     values = (errors, residuals, [100 * c for c in contrast])
     marks = (rof[0], rof[1], 100 * rof[2])
-    with plt.style.context(STYLE):
-        fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.5), sharex=True)
+    with draw.panels(1, 3, 2.5, sharex=True) as (fig, [axes]):
         for ax, title, curve, mark in zip(axes, titles, values, marks, strict=True):
             ax.axvline(stop, color=GRAY, ls="--", lw=1.2, label="stop: residual $\\leq \\sigma$")
             ax.axhline(mark, color=RED, ls=":", lw=1.6, label="best ROF")
             ax.plot(steps, curve, ".-", color=BLUE, label="Bregman iteration")
-            ax.set(title=title, xlabel="Bregman step $k$", xticks=steps[:: len(steps) // 5 or 1])
-        axes[0].axhline(sigma, color=BLACK, lw=0.8)
-        axes[1].axhline(sigma, color=BLACK, lw=0.8)
-        axes[1].text(steps[-1], 1.003 * sigma, r"$\sigma$", ha="right", va="bottom")
-        axes[0].text(steps[-1], 1.02 * sigma, r"noise $\sigma$", ha="right", va="bottom")
+            draw.frame(ax, title, "Bregman step $k$", xticks=steps[:: len(steps) // 5 or 1])
+        for ax, height, name in ((axes[0], 1.02, r"noise $\sigma$"), (axes[1], 1.003, r"$\sigma$")):
+            ax.axhline(sigma, color=BLACK, lw=0.8)
+            ax.text(steps[-1], height * sigma, name, ha="right", va="bottom")
         axes[0].set_ylim(0, 1.15 * sigma)
         axes[2].legend(loc="upper right")
     return fig
@@ -236,30 +216,35 @@ def denoising_step(
     Returns:
         Three panels: the image, its residual on the scale +-0.3, error and residual over all steps.
     """
-
-    def distances(target: ArrayLike) -> list[float]:
-        return [
-            float(np.sqrt(np.square(np.asarray(u) - np.asarray(target)).mean())) for u in images
-        ]
-
-    u, steps = np.asarray(images[k - 1]), range(1, len(images) + 1)
-    with plt.style.context(STYLE):
-        fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.5))
-        _image(left, u, f"$u^{{{k}}}$")
-        _image(middle, (np.asarray(data) - u) / 0.6 + 0.5, f"$f - u^{{{k}}}$")
-        errors, residuals = distances(clean), distances(data)
+    steps = range(1, len(images) + 1)
+    errors, residuals = (
+        [float(np.sqrt(np.square(np.asarray(u) - np.asarray(target)).mean())) for u in images]
+        for target in (clean, data)
+    )
+    with draw.panels(1, 3, 2.5) as (fig, [[left, middle, right]]):
+        _image(left, images[k - 1], f"$u^{{{k}}}$")
+        _residual(middle, data, images[k - 1], f"$f - u^{{{k}}}$")
         right.plot(steps, errors, ".-", color=BLUE, label="error")
         right.plot(steps, residuals, ".--", color=PINK, label="residual")
         right.plot([k, k], [errors[k - 1], residuals[k - 1]], "o", color=BLACK)
         right.axhline(sigma, color=BLACK, lw=0.8)
         right.text(steps[-1], 1.02 * sigma, r"$\sigma$", ha="right")
-        right.set(
-            xlabel="step $k$", ylim=(0, 1.1 * max(residuals)), title="distance to clean, to data"
-        )
-        right.legend(loc="lower left")
+        draw.frame(right, "distance to clean, to data", "step $k$", key="lower left",
+                   ylim=(0, 1.1 * max(residuals)))  # fmt: skip
     return fig
 
 
+def _signal(ax: Axes, values: Tensor, color: str = GRAY, label: str | None = None) -> None:
+    """A signal as a line of steps; the data, gray, is thin."""
+    width: draw.Look = {"lw": 0.8} if color == GRAY else {}
+    ax.step(range(len(values)), values, color=color, where="mid", label=label, **width)
+
+
 def _image(ax: Axes, image: ArrayLike, title: str) -> None:
-    ax.imshow(np.asarray(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    ax.set(xticks=(), yticks=(), title=title)
+    draw.image(ax, np.asarray(image), interpolation="nearest")
+    ax.set(title=title)
+
+
+def _residual(ax: Axes, data: ArrayLike, image: ArrayLike, title: str) -> None:
+    difference: NDArray[np.float64] = np.asarray(data) - np.asarray(image)
+    _image(ax, difference / 0.6 + 0.5, title)
