@@ -104,6 +104,18 @@ def graded(passed: list[bool]) -> Word:
     return "reproduced" if all(passed) else "partly" if any(passed) else "not reproduced"
 
 
+def missed(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which numbers of ours miss the paper's: denser, or less accurate, than a verdict allows.
+
+    Args:
+        table: of ``beside_paper``.
+    """
+    measure = table.index.get_level_values("measure")
+    denser = measure.str.startswith("n_") & (table["ours"] > DENSER * table["paper"])
+    worse = measure.str.endswith("_acc_pct") & (table["difference"] < -WORSE)
+    return denser | worse
+
+
 MEASURES = {
     "n_total_pct": "weights",
     "n_linear_pct": "linear weights",
@@ -536,8 +548,13 @@ def table(experiment: str | None = None) -> pd.DataFrame:
 
 
 def markdown(experiment: str | None = None) -> str:
-    """``table`` as a Markdown table, without the column of the experiment."""
-    verdicts = table(experiment).drop(columns="experiment")
-    verdicts["verdict"] = "**" + verdicts["verdict"] + "**"
-    lines = [list(verdicts.columns), ["---"] * verdicts.shape[1], *verdicts.to_numpy().tolist()]
+    """``table`` as a Markdown table of three columns, which narrow windows can show."""
+    verdicts = table(experiment)
+    why = verdicts["why"].where(verdicts["why"] == "", "; " + verdicts["why"])
+    shown = {
+        "the paper says": verdicts["the paper says"] + " (" + verdicts["where"] + ")",
+        "verdict": "**" + verdicts["verdict"] + "**",
+        "ours": verdicts["ours"] + why,
+    }
+    lines = [[*shown], ["---"] * len(shown), *zip(*shown.values(), strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
