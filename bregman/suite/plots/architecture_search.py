@@ -89,7 +89,13 @@ def browse_networks(results: Results) -> None:
                  for name in table if name.startswith("skip_") and table[name].any()}  # fmt: skip
         networks.append(layered(nodes, links, run=label))
         weights += [
-            path(f"x{i} → x{j}", {"color": BLUE if values.iloc[-1] > 0 else RED}, values, run=label)
+            path(
+                f"x{i} → x{j}",
+                # one that is gone at the end has the sign that it had
+                {"color": BLUE if values[values.abs().idxmax()] > 0 else RED},
+                values,
+                run=label,
+            )
             for (i, j), values in links.items()
         ]
     browse(
@@ -115,7 +121,7 @@ def skips(results: Results) -> Figure:
         results: the rows to draw, a panel each; their first seed.
 
     Returns:
-        One curve per skip; those that end largest are coloured and named, the others gray.
+        One curve per skip; those that were ever largest are coloured and named, the others gray.
     """
     chosen = results.history[results.history["metric"].str.startswith("skip_")]
     chosen = chosen[chosen["seed"] == chosen["seed"].min()]
@@ -124,8 +130,8 @@ def skips(results: Results) -> Figure:
         curves = chosen[chosen["run"] == label].pivot(
             index="epoch", columns="metric", values="value"
         )
-        last = curves.iloc[-1].abs()
-        named = last[last > 0].nlargest(LABELLED).index
+        largest = curves.abs().max()
+        named = largest[largest > 0].nlargest(LABELLED).index
         ax.plot(curves.index, curves.drop(columns=named), color=GRAY, lw=0.7)
         for metric, shade in zip(named, SEQUENCE, strict=False):
             _, source, target = metric.split("_")

@@ -60,10 +60,11 @@ def kernel_growth(results: Results) -> Figure:
         One panel per convolution; means over the seeds.
     """
     fig, axes = panels(1, 2, 2.8)
-    for ax, layer, total in zip(axes.flat, ("conv1", "conv2"), (64, 64 * 64), strict=True):
+    layers = (("conv1", "First", 64), ("conv2", "Second", 64 * 64))
+    for ax, (layer, place, total) in zip(axes.flat, layers, strict=True):
         for label, run in results.runs.iterrows():
             curve(ax, results, str(label), "weights", f"kernels_{layer}", color=color(run))
-        ax.set(ylabel=f"Active Kernels of {total:,}", title=layer)
+        ax.set(ylabel=f"Active Kernels of {total:,}", title=f"{place} Convolution")
         ax.set_ylim(bottom=0)
     whole_epochs(*axes.flat)
     legend(fig, _looks(results))

@@ -114,10 +114,10 @@ def few_ticks(*axes: Any) -> None:
 
 
 def whole_epochs(*axes: Axes) -> None:
-    """Name the axis of the epochs, with ticks at integers."""
+    """Name the axis of the epochs, with ticks at round numbers."""
     for ax in axes:
         ax.set(xlabel="Epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
 
 
 def legend(fig: Figure, looks: Mapping[str, Look], columns: int | None = None) -> None:
