@@ -117,6 +117,7 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
     table = ours.reset_index().merge(paper, "right", on=[*row, "measure"])
     table["difference"] = table["mean"] - table["paper"]
     table = table.rename(columns={"label": "run", "mean": "ours", "count": "n"})
+    table["n"] = table["n"].astype("Int64")
     return table.set_index([*row, "measure", "run"])
 
 

@@ -138,7 +138,7 @@ def _names(ax: Axes, numbers: pd.DataFrame, far: "pd.Series[bool]") -> None:
     named = numbers.assign(x=places[:, 0], y=places[:, 1])[far]
     for row in named.drop_duplicates(["label", "measure"]).itertuples():
         # about the size of a name, in parts of the panel
-        wide, tall = 0.017 * len(row.label) + 0.01, 0.045
+        wide, tall = 0.019 * len(row.label) + 0.01, 0.05
         boxes = [
             (row.x + side - (wide if side < 0 else 0), row.y + lift - tall / 2)
             for lift in (0, *(sign * k * 0.03 for k in range(1, 9) for sign in (1, -1)))

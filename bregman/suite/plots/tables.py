@@ -28,7 +28,6 @@ HEADINGS = {
     "psnr": "PSNR [dB]",
     "degraded_psnr": "PSNR before [dB]",
     "seconds": "time [s]",
-    "neurons": "active neurons",
     **{f"active_neurons_{i}": f"active neurons, layer {i}" for i in range(1, 8)},
     "artifact": "where",
     "label": "run",
@@ -117,7 +116,7 @@ def _cells(column: Any, digits: int | None) -> Callable[[Any], str]:
     def words(value: Any) -> str:
         if isinstance(value, bool | np.bool_):
             return "yes" if value else "no"
-        if value is None or (isinstance(value, float) and np.isnan(value)):
+        if pd.isna(value):
             return ABSENT.get(column, "")
         if isinstance(value, float | np.floating):
             number = float(value)

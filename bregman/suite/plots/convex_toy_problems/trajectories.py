@@ -61,7 +61,7 @@ def sparse_paths(
             draw_lines(
                 subgrad, nodes, p[:, visited & ~stays], COLORS["AdaBreg"], "come and go", lw=1.4
             )
-        subgrad.set(title=r"events: $|p_i|$ reaches $\lambda$", xlabel=r"time $t$")
+        subgrad.set(title=r"events: $|\,p_i\,|$ reaches $\lambda$", xlabel=r"time $t$")
         subgrad.set(yticks=(-1, 0, 1), ylim=(-1.1, 2.2), ylabel=r"$p_i / \lambda$", xlim=(0, end))
         thin_legend(subgrad)
         steps = torch.arange(len(ista))

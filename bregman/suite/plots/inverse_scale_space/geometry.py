@@ -111,7 +111,7 @@ def subgradients(reg: L1, slopes: Sequence[float]) -> Figure:
     x = torch.linspace(-2, 2, 401, dtype=torch.float64)
     with plt.style.context(STYLE):
         fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.5))
-        left.plot(x, lam * x.abs(), color=BLACK, lw=2, label=r"$J(x) = \lambda|x|$")
+        left.plot(x, lam * x.abs(), color=BLACK, lw=2, label=r"$J(x) = \lambda|\,x\,|$")
         for slope in slopes:
             inside = abs(slope) <= lam
             name = "slope in $[-\\lambda, \\lambda]$" if inside else "slope outside"
