@@ -231,8 +231,8 @@ def whole_runs(costs: pd.DataFrame) -> Figure:
         ax.grid(visible=False, axis="y")
         ax.margins(x=0.15)
     axes[0, 0].invert_yaxis()
-    look: Look = {"lw": 5, "solid_capstyle": "butt"}
-    legend(fig, {name: {**shade, **look} for name, (*_, shade) in bars.items()})
+    wide: Look = {"lw": 5, "solid_capstyle": "butt"}
+    legend(fig, {name: shade | wide for name, (*_, shade) in bars.items()})
     return fig
 
 
