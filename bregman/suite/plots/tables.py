@@ -107,7 +107,8 @@ def _named(table: pd.DataFrame, escape: Callable[[str], str] = str) -> pd.DataFr
 def _heading(name: Any) -> str:
     if isinstance(name, float):
         return f"{name:g}"
-    return HEADINGS.get(name, str(name).replace("_", " "))
+    words = str(name).replace("_", " ").replace("lam=", "λ=").replace("beta =", "β =")
+    return HEADINGS.get(name, words)
 
 
 def _cells(column: Any, digits: int | None) -> Callable[[Any], str]:
