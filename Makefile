@@ -71,8 +71,10 @@ test-more: .venv/more
 attack: setup
 	$(BIN)/pytest -m attack tests/suite/test_attack.py
 
+# scripts/jupyter_server_config.py: where it opens, and what a saved notebook keeps
+lab: export JUPYTER_CONFIG_PATH := scripts
 lab: setup
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start.ipynb
+	$(BIN)/jupyter lab
 
 site: .venv/site
 	$(BIN)/python scripts/build_site.py

@@ -133,7 +133,7 @@ ANSWERS: dict[str, Callable[[], Answer]] = {
     "09.3": gradients,
     "09.5": lambda: tried("denoising_autoencoder", "AdaBreg", widths, {"noise": 0.09},
                           {"noise": 0.3}),
-    "10.4": lambda: tried("architecture_search", "Classifier (skips λ=0.15)", skips,
+    "10.4": lambda: tried("architecture_search", "Classifier (μ=0.15)", skips,
                           {"skip_lam": 0.15}, {"skip_lam": 0.3}, {"skip_lam": 0.5}),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,28 +91,28 @@ api
 
 
 def gallery() -> str:
-    """Every figure of the paper's scale, with its way to the notebook that draws it."""
-    drawn_by = {
-        path.stem: notebook.stem
-        for path in sorted((ROOT / "figures" / "paper").glob("*.png"))
-        for notebook in NOTEBOOKS
-        if f'"{path.stem}"' in notebook.read_text().replace('\\"', '"')
-    }
-    cards = "\n".join(
-        f":::{{grid-item-card}} {figure.replace('_', ' ')}\n:link: notebooks/{notebook}\n"
-        f":link-type: doc\n![{figure.replace('_', ' ')}](figures/paper/{figure}.png)\n:::"
-        for figure, notebook in sorted(drawn_by.items(), key=lambda item: item[1])
-    )
-    return f"""# Gallery
+    """Every figure of the paper's scale, by the notebook that draws it."""
+    figures = sorted(path.stem for path in (ROOT / "figures" / "paper").glob("*.png"))
+    parts = []
+    for notebook in NOTEBOOKS:
+        source = notebook.read_text().replace('\\"', '"')
+        cards = "\n".join(
+            f":::{{grid-item-card}} {caption(figure)}\n:link: notebooks/{notebook.stem}\n"
+            f":link-type: doc\n![{caption(figure)}](figures/paper/{figure}.png)\n:::"
+            for figure in figures
+            if f'"{figure}"' in source
+        )
+        if cards:
+            grid = f"::::{{grid}} 1 2 2 3\n:gutter: 2\n\n{cards}\n::::"
+            parts.append(f"## {notebook.stem[:2]} {title(notebook)}\n\n{grid}")
+    return "\n\n".join(["# Gallery", "Each figure leads to its notebook.", *parts]) + "\n"
 
-Each figure leads to the notebook that draws it.
 
-::::{{grid}} 1 2 2 3
-:gutter: 2
-
-{cards}
-::::
-"""
+def caption(figure: str) -> str:
+    """The name of a figure's file in words."""
+    words = re.sub(r"^notebook\d\d_|^architecture_search_", "", figure).replace("_", " ")
+    numbered = re.sub(r"^figure(\d) ", r"Figure \1, ", words)
+    return numbered[0].upper() + numbered[1:]
 
 
 def api() -> str:

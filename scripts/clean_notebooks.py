@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-OF_THE_MACHINE = ("papermill", "execution", "ExecuteTime")
+# the last is written beside "outputs_hidden", which says the same
+OF_THE_MACHINE = ("papermill", "execution", "ExecuteTime", "collapsed")
 WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 

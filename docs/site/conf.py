@@ -32,6 +32,8 @@ exclude_patterns = ["bregman/**", "results/**", "benchmarks/**", "tests/**", "sc
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}
 nb_merge_streams = True
+# with tables
+nb_render_markdown_format = "myst"
 nb_mime_priority_overrides = [("html", "application/vnd.jupyter.widget-view+json", None)]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "html_image"]
 myst_heading_anchors = 4
@@ -56,11 +58,14 @@ html_theme_options = (
 
 
 def absolute_values(app, what, name, value, options, lines) -> None:
-    """Bars in docstrings are absolute values and norms, no substitutions of reStructuredText."""
+    """Bars in docstrings are absolute values and norms, and each step of an algorithm is a line."""
     for i, line in enumerate(lines):
         parts = re.split("(``.*?``)", line)
         parts[::2] = [part.replace("|", r"\|") for part in parts[::2]]
         lines[i] = "".join(parts)
+        # the steps of an algorithm stay below each other
+        if line.startswith("    ") and "<-" in line:
+            lines[i] = "    | " + lines[i].strip()
 
 
 def setup(app) -> None:

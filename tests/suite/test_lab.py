@@ -12,6 +12,7 @@ import urllib.request
 import nbformat
 import pytest
 
+from bregman.suite import notebooks
 from bregman.suite.paths import ROOT
 
 pytestmark = [pytest.mark.more, pytest.mark.xdist_group("browser")]
@@ -21,9 +22,13 @@ experiments.get("mnist_comparison").try_("SGD", epochs=1_000_000)"""
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """JupyterLab on a copy of the notebooks, and the address of a page in it."""
-    root = tmp_path_factory.mktemp("lab")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def lab(root):
+    """JupyterLab as `make lab` starts it, on a copy of the notebooks: the address of a page."""
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     shutil.copytree(ROOT / "figures" / "paper", root / "figures" / "paper")
     cells = [nbformat.v4.new_code_cell(source) for source in (TRAINING, "print(6 * 7)")]
@@ -41,7 +46,8 @@ def lab(tmp_path_factory):
     own = {f"JUPYTER_{kind}_DIR": str(root / kind) for kind in ("CONFIG", "RUNTIME")}
     own |= {f"JUPYTERLAB_{kind}_DIR": str(root / kind) for kind in ("SETTINGS", "WORKSPACES")}
     own |= {"BREGMAN_RESULTS": str(root / "results"), "BREGMAN_FIGURES": str(root / "drawn"),
-            "PYTHONPATH": str(ROOT), "JUPYTER_TOKEN": token}  # fmt: skip
+            "PYTHONPATH": str(ROOT), "JUPYTER_CONFIG_PATH": str(ROOT / "scripts"),
+            "JUPYTER_TOKEN": token}  # fmt: skip
     server = subprocess.Popen(
         [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}",
          "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", "--expose-app-in-browser"],
@@ -55,7 +61,12 @@ def lab(tmp_path_factory):
             break
         except OSError:
             time.sleep(0.5)
-    yield lambda notebook: f"{address}/lab/tree/notebooks/{notebook}.ipynb?token={token}&reset"
+
+    def page(notebook=None):
+        tree = f"lab/tree/notebooks/{notebook}.ipynb" if notebook else ""
+        return f"{address}/{tree}?token={token}&reset"
+
+    yield page
     server.terminate()
     server.wait()
 
@@ -129,6 +140,25 @@ def test_from_the_start_to_a_notebook_that_runs_and_moves(lab, page):
     page.wait_for_function(f"([slider, before]) => ({shown})(slider) !== before",
                            arg=[handle, before], polling=500)  # fmt: skip
     assert not page.locator(".jp-OutputArea [role=alert]", has_text="Error").count()
+
+
+def test_it_opens_at_the_landing_page(lab, page):
+    page.goto(lab())
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    wait(page, "seen?.ready && seen.name === 'notebooks/00_start.ipynb'")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in notebooks.find().values()])
+def test_opening_and_saving_a_notebook_changes_nothing(lab, root, page, name):
+    path = root / "notebooks" / f"{name}.ipynb"
+    before = path.read_text()
+    opened(page, lab(name))
+    written = path.stat().st_mtime_ns
+    page.locator(".jp-Notebook .jp-Cell").first.click()
+    page.keyboard.press("Control+s")
+    while path.stat().st_mtime_ns == written:
+        page.wait_for_timeout(200)
+    assert path.read_text() == before
 
 
 def test_stop_ends_a_training_and_the_notebook_goes_on(lab, page):

@@ -51,6 +51,11 @@ def test_a_notebook_leads_to_its_neighbours_at_both_ends(path):
         assert i == 0 or "](00_start.ipynb)" in way
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_leads_to_the_paper(path):
+    assert re.search(r"\]\(https://arxiv\.org/abs/\d{4}\.\d{5}\)", text(path))
+
+
 def ways_of(path):
     cells = json.loads(path.read_text())["cells"]
     return ["".join(c["source"]) for c in cells if "navigation" in c["metadata"].get("tags", [])]

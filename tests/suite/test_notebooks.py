@@ -1,5 +1,8 @@
 """The notebooks: well-formed, executed by papermill, checked by nbval as they are stored."""
 
+import base64
+import io
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +11,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from PIL import Image
 
 from bregman.suite import experiments, notebooks
 from bregman.suite.experiments import EXPERIMENTS
@@ -80,13 +84,59 @@ def test_the_form_of_a_notebook(name):
         assert cell.execution_count == count, "stored executed, from top to bottom"
         assert not any(o.output_type == "error" for o in cell.outputs)
         assert not any(o.get("name") == "stderr" for o in cell.outputs)
-        if name != "in_your_own_loop":
-            assert "plt.show(" not in cell.source, "plots.show tells what is seen"
+        assert "plt.show(" not in cell.source, "plots.show tells what is seen"
         assert "class " not in cell.source
         assert "sys.path" not in cell.source
-    checked = [cell for cell in code if "# NBVAL_CHECK_OUTPUT" in cell.source]
+        marks = re.findall(r"#\s*(?:NBVAL\w*|noqa|fmt:|type:|ruff:)", cell.source)
+        assert not marks, "what is for tools stands in the cell's tags"
+    checked = [cell for cell in code if "nbval-check-output" in cell.metadata.get("tags", [])]
     assert checked or name == "start"
     assert all(cell.outputs for cell in checked)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_what_is_folded_on_the_site_is_folded_in_jupyterlab(name):
+    for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells:
+        tags, folded = cell.metadata.get("tags", []), cell.metadata.get("jupyter", {})
+        assert ("hide-input" in tags) == folded.get("source_hidden", False)
+        assert ("hide-output" in tags) == folded.get("outputs_hidden", False)
+        if folded.get("outputs_hidden"):
+            # JupyterLab shows the first line in place of all
+            first = cell.outputs[0]["data"]["text/html"].splitlines()[0]
+            assert not first.startswith("<"), "words, no markup"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_headings_are_legible_in_a_list_of_contents(name):
+    for cell in nbformat.read(NOTEBOOKS[name], as_version=4).cells:
+        if cell.cell_type == "markdown":
+            headings = [line for line in cell.source.splitlines() if line.startswith("#")]
+            assert not re.search(r"[$`]", " ".join(headings)), "no mathematics, no code"
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_tables_are_for_readers(name):
+    """In words, without the columns' names in the code, and in the colours of the page."""
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    outputs = [o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", [])]
+    tables = [data["text/html"] for data in outputs if "<table" in data.get("text/html", "")]
+    for table in tables:
+        headings = re.findall(r"<th[^>]*>(.*?)</th>", table, flags=re.DOTALL)
+        assert not [text for text in headings if re.search(r"^[a-z0-9]+(_[a-z0-9]+)+$", text)]
+        assert not re.search(r">(NaN|None|NaT|True|False)<", table)
+        assert not re.search(r"colou?r\s*[:=]|#[0-9A-Fa-f]{3,6}\b|rgba?\(", table)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_figures_are_legible_on_any_ground_and_fit_their_cell(name):
+    notebook = nbformat.read(NOTEBOOKS[name], as_version=4)
+    outputs = [o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", [])]
+    for data in outputs:
+        for width in re.findall(r"<img[^>]* width=\"(\d+)", data.get("text/html", "")):
+            assert int(width) <= 880, "a cell of JupyterLab in a window of 1,280 pixels"
+        if "image/png" in data:
+            image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+            assert not image.has_transparency_data, "black axes would vanish on a dark page"
 
 
 def test_the_experiments_have_notebooks():

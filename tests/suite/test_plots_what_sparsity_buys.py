@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from bregman.suite.experiments import Results
 from bregman.suite.experiments.what_sparsity_buys import METHODS
@@ -138,6 +138,36 @@ def test_the_map_shows_the_numbers_of_its_runs_and_no_diverged_ones():
         shown = [text.get_text() for text in ax.texts if text.get_text()]
         assert shown == [f"{value:.1f}" for value in kept[column]]
     assert ticks(figure.axes[0].yaxis) == ["0.1", "0.2"]
+
+
+def luminance(colour):
+    parts = np.array(to_rgb(colour))
+    return np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4) @ [
+        0.2126, 0.7152, 0.0722,
+    ]  # fmt: skip
+
+
+def test_numbers_on_the_map_are_legible():
+    figure = figures.frozen_steps_map(Results(frozen(), pd.DataFrame()))
+    for ax in figure.axes:
+        figure.canvas.draw()
+        cells = ax.collections[0]
+        grounds = cells.get_facecolors()[~np.ma.getmaskarray(cells.get_array()).ravel()]
+        for text, ground in zip(ax.texts, grounds, strict=True):
+            low, high = sorted((luminance(text.get_color()), luminance(ground)))
+            assert (high + 0.05) / (low + 0.05) > 4.5
+
+
+def test_the_explorer_has_the_colours_of_the_figure(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures.moving, "browse", lambda panels, *_, **__: shown.extend(panels))
+    results = compared()
+    summary = results.summary.assign(label="a", seed=0, artifact="b", ssim=np.nan, seconds=1.0,
+                                     frozen_steps=0)  # fmt: skip
+    figures.browse_costs(Results(summary, results.history))
+    found = {mark["tags"]["method"]: to_hex(mark["color"]) for panel in shown
+             for mark in panel["marks"]}  # fmt: skip
+    assert found == legend(figures.accuracy_at_density(results))
 
 
 def test_turnover_is_drawn_in_percent_solid_what_enters_and_dashed_what_leaves():

@@ -66,7 +66,8 @@ def test_pages_show_without_error_at_a_width(site, browser, width):
             """() => ({
                 broken: [...document.images].filter(i => i.complete && !i.naturalWidth)
                     .map(i => i.src.slice(0, 90)),
-                markup: (document.body.innerText.match(/:::|\\{grid/g) || []).length,
+                markup: (document.body.innerText
+                    .match(/:::|\\{grid|\\| *(---|—) *\\|/g) || []).length,
                 wide: document.documentElement.scrollWidth - window.innerWidth,
                 mathErrors: document.querySelectorAll('mjx-merror, [data-mjx-error]').length,
                 mathWaits: [...document.querySelectorAll('div.math, span.math')]
@@ -102,6 +103,24 @@ def test_dark_pages_are_dark_and_figures_stay_on_white(site, browser):
     page.close()
     assert max(map(int, re.findall(r"\d+", body)[:3])) < 60
     assert figure == "rgb(255, 255, 255)"
+
+
+def test_the_steps_of_an_algorithm_stand_below_each_other(site, browser):
+    address, _ = site
+    page = browser.new_page()
+    page.goto(f"{address}/api.html")
+    steps = page.locator("dt[id='bregman.optim.AdaBreg'] + dd .line").all_inner_texts()
+    page.close()
+    assert [step.split(" <- ")[0] for step in steps] == ["m1", "m2", "v", "theta"]
+
+
+def test_verdicts_are_a_table(site, browser):
+    address, _ = site
+    page = browser.new_page()
+    page.goto(f"{address}/notebooks/05_mnist_comparison.html")
+    headings = page.locator(".cell_output table:has(strong) th").all_inner_texts()
+    page.close()
+    assert headings[:3] == ["the paper says", "verdict", "ours"]
 
 
 def test_stored_runs_move_on_a_page(site, browser):

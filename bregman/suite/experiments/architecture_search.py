@@ -228,7 +228,7 @@ ROWS = (
         for skip_lam in ("row", None)
     ),
     *(
-        Row(f"Classifier (skips λ={skip_lam})", PREPRINT, "Bregman", "AdaBreg",
+        Row(f"Classifier (μ={skip_lam})", PREPRINT, "Bregman", "AdaBreg",
             {"task": "classify", "lam": 0.05, "skip_lam": skip_lam})
         for skip_lam in (0.05, 0.15, 0.5)
     ),

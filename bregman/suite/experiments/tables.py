@@ -100,7 +100,7 @@ class Results:
         order = {label: i for i, label in enumerate(self.summary["label"].unique())}
         table = table.sort_values("run", key=lambda label: label.map(order), kind="stable")
         return table.set_index(["artifact", "run", "measure"])[
-            ["ours", "std", "paper", "difference"]
+            ["ours", "std", "n", "paper", "difference"]
         ]
 
 
@@ -111,20 +111,23 @@ def beside_paper(summary: pd.DataFrame) -> pd.DataFrame:
         summary: one row per run, of one experiment or several.
 
     Returns:
-        ours (the mean over the seeds), std, paper and the difference; one row per number of the
-        paper (artifact, strategy, optimizer, measure) and label of runs ("run"). Where there is no
-        run, that label and our number are missing.
+        ours (the mean over the n seeds), std, n, paper and the difference; one row per number of
+        the paper (artifact, strategy, optimizer, measure) and label of runs ("run"). Where there is
+        no run, that label and our number are missing.
     """
     row = ["artifact", "strategy", "optimizer"]
     measures = [*MEASURED, *WIDTHS]
     ours = summary.reindex(columns=[*row, "label", *measures])
     ours = ours.melt([*row, "label"], measures, "measure", "value")
-    ours = ours.groupby([*row, "label", "measure"], sort=False)["value"].agg(["mean", "std"])
+    ours = ours.groupby([*row, "label", "measure"], sort=False)["value"].agg(
+        ["mean", "std", "count"]
+    )
     paper = paper_reference().melt(row, measures, "measure", "paper", ignore_index=False)
     paper = paper.dropna().sort_index(kind="stable")
     table = ours.reset_index().merge(paper, "right", on=[*row, "measure"])
     table["difference"] = table["mean"] - table["paper"]
-    table = table.rename(columns={"label": "run", "mean": "ours"})
+    table = table.rename(columns={"label": "run", "mean": "ours", "count": "n"})
+    table["n"] = table["n"].astype("Int64")
     return table.set_index([*row, "measure", "run"])
 
 

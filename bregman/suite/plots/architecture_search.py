@@ -77,7 +77,8 @@ def browse_networks(results: Results) -> None:
         nodes, links = _growth(results, label)
         networks.append(moving.layered(nodes, links, run=label))
         for (i, j), values in links.items():
-            look = {"color": BLUE if values.iloc[-1] > 0 else RED}
+            # one that is gone at the end has the sign that it had
+            look = {"color": BLUE if values[values.abs().idxmax()] > 0 else RED}
             weights.append(moving.path(f"x{i} → x{j}", look, values, run=label))
     names = (f"x{i}" for i in range(len(nodes.T)))
     views = [
@@ -97,7 +98,7 @@ def skips(results: Results) -> Figure:
         results: the rows to draw, a panel each; their first seed.
 
     Returns:
-        One curve per skip; those that end largest are coloured and named, the others gray.
+        One curve per skip; those that were ever largest are coloured and named, the others gray.
     """
     chosen = results.history[results.history["metric"].str.startswith("skip_")]
     chosen = chosen[chosen["seed"] == chosen["seed"].min()]
@@ -107,8 +108,8 @@ def skips(results: Results) -> Figure:
         for ax, label in zip(axes.flat, labels, strict=False):
             of_run = chosen[chosen["run"] == label]
             curves = of_run.pivot(index="epoch", columns="metric", values="value")
-            last = curves.iloc[-1].abs()
-            named = last[last > 0].nlargest(LABELLED).index
+            largest = curves.abs().max()
+            named = largest[largest > 0].nlargest(LABELLED).index
             ax.plot(curves.index, curves.drop(columns=named), color=GRAY, lw=0.7)
             for metric, shade in zip(named, SEQUENCE, strict=False):
                 _, source, target = metric.split("_")

@@ -55,7 +55,7 @@
       fill="#F4F4F4"/>`;
     for (const v of x.ticks)
       frame += `<path d="M${across(v)} ${TOP}V${BOTTOM}" stroke="#fff"/>`
-        + text(across(v), BOTTOM + 14, short(v), 'text-anchor="middle"');
+        + text(Math.min(across(v), WIDTH - 15), BOTTOM + 14, short(v), 'text-anchor="middle"');
     for (const v of y.ticks)
       frame += `<path d="M${LEFT} ${up(v)}H${RIGHT}" stroke="#fff"/>`
         + text(LEFT - 5, up(v) + 3.5, short(v), 'text-anchor="end"');
@@ -247,7 +247,7 @@
         const colors = new Set(tagged.filter((item) => item.tags[key] === value).map((m) => m.color));
         if (colors.size === 1 && ![...colors].includes(undefined))
           make(label, "span", { "aria-hidden": true }, `display:inline-block;width:0.8em;height:0.8em;
-            margin-right:0.3em;background:${[...colors][0]}`);
+            margin-right:0.3em;outline:1px solid #888;background:${[...colors][0]}`);
         label.append(value);
         box.onchange = () => { state.off[key][box.checked ? "delete" : "add"](value); draw(); };
         boxes.push({ key, value, label });
@@ -271,7 +271,9 @@
       return { panel, place, kind, back, front, ring: front.nextSibling, spots: () => [] };
     });
     const told = make(figure, "div", { role: "status" }, "min-height:1.5em;font-size:0.9em");
-    const error = make(figure, "div", { role: "alert" }, "color:#B3261E;white-space:pre-wrap");
+    // on a ground of its own: legible in light and dark
+    const error = make(figure, "div", { role: "alert" },
+      "white-space:pre-wrap;width:fit-content;padding:0 0.4em;background:#FBE9E7;color:#8C1900");
 
     function draw() {
       try {

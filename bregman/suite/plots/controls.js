@@ -54,7 +54,9 @@ function render({ model, el }) {
   const reset = make(el, "button", {"aria-label": "reset all sliders"}, "margin-left:8em");
   reset.textContent = "reset";
   reset.onclick = () => set(model.get("start"));
-  const error = make(el, "div", {role: "alert"}, "color:#8C1900;white-space:pre-wrap");
+  // on a ground of its own: legible in light and dark
+  const error = make(el, "div", {role: "alert"},
+    "white-space:pre-wrap;width:fit-content;padding:0 0.4em;background:#FBE9E7;color:#8C1900");
   const complain = () => { error.textContent = model.get("error"); };
   model.on("change:positions", show);
   model.on("change:error", complain);

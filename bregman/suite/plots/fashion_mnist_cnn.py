@@ -71,10 +71,11 @@ def kernel_growth(results: Results) -> Figure:
         One panel per convolution; means over the seeds.
     """
     with draw.panels(1, 2, 2.8) as (fig, axes):
-        for ax, layer, total in zip(axes.flat, ("conv1", "conv2"), (64, 64 * 64), strict=True):
+        layers = (("conv1", "First", 64), ("conv2", "Second", 64 * 64))
+        for ax, (layer, place, total) in zip(axes.flat, layers, strict=True):
             kernels = draw.Measure("weights", f"kernels_{layer}", f"Active Kernels of {total:,}")
             draw.curves(ax, results, kernels, draw.looks(results))
-            ax.set(title=layer, ylim=(0, None))
+            ax.set(title=f"{place} Convolution", ylim=(0, None))
         draw.whole_epochs(*axes.flat)
         draw.legend(fig, _algorithms(results))
     return fig

@@ -240,7 +240,7 @@ def whole_numbers(*axes: Any) -> None:
 
 
 def whole_epochs(*axes: Axes) -> None:
-    """Name the axis of the epochs, with ticks at integers."""
+    """Name the axis of the epochs, with ticks at round numbers."""
     for ax in axes:
         ax.set(xlabel="Epoch")
-        whole_numbers(ax.xaxis)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -117,7 +117,9 @@ def explore(draw: Callable[..., Figure], alt: str, wait: int = 0, **sliders: Sli
 
     controls.observe(redraw, names="positions")
     view = {"model_id": controls.model_id, "version_major": 2, "version_minor": 0}
-    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": ""}, raw=True)
+    names = ", ".join(slider.label for slider in sliders.values())
+    hint = f"Run this cell in JupyterLab, and sliders appear here: {names}."
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": hint}, raw=True)
 
 
 def animate(

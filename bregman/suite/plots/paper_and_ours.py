@@ -9,6 +9,7 @@ from bregman.suite.experiments import WIDTHS
 from bregman.suite.plots import browser as moving
 from bregman.suite.plots import grammar as draw
 from bregman.suite.plots.style import GRAY, PALETTE
+from bregman.suite.plots.tables import HEADINGS
 
 KEYS = ["artifact", "strategy", "optimizer"]
 # name, measures, on logarithmic axes, how far off a number has its run's name beside it
@@ -53,7 +54,7 @@ def paper_against_ours(table: pd.DataFrame, runs: pd.DataFrame) -> Figure:
             ax.set(xlim=limits, ylim=limits)
             ax.plot(limits, limits, color=GRAY, lw=0.8, zorder=0)
             off = chosen["difference"].abs() / (chosen["paper"] if log else 1)
-            _names(ax, chosen[off > far].drop_duplicates(["label", "measure"]))
+            _names(ax, chosen, off > far)
         fig.supxlabel("the paper", fontsize=9)
         fig.supylabel("ours", fontsize=9)
         colors = draw.algorithms(numbers["algorithm"], lw=3)
@@ -77,7 +78,7 @@ def browse_numbers(table: pd.DataFrame, runs: pd.DataFrame) -> None:
         chosen, limits = _panel(numbers, measures, log)
         plain = name.replace(r"$\ell_1$", "ℓ1")
         views.append(moving.paths(
-            (moving.path(f"{row.artifact}, {row.label}, {row.measure}",
+            (moving.path(f"{row.artifact}, {row.label}, {HEADINGS[row.measure]}",
                          {"color": PALETTE[row.algorithm]}, [row.ours], [row.paper],
                          f" ± {row.std:.2g}" if row.std > 0 else "",
                          where=row.artifact, algorithm=row.algorithm)
@@ -119,18 +120,46 @@ def _panel(
     return chosen, (low / 1.3, high * 1.3) if log else (low - pad, high + pad)
 
 
-def _names(ax: Axes, numbers: pd.DataFrame) -> None:
-    """The runs' names beside their points, away from the line; moved where they would overlap."""
-    taken: list[tuple[float, float]] = []
-    for row in numbers.sort_values("ours").itertuples():
-        x, y = ax.transAxes.inverted().transform(ax.transData.transform((row.paper, row.ours)))
-        place = y
-        while any(abs(x - a) < 0.45 and abs(place - b) < 0.055 for a, b in taken):
-            place += 0.01
-        taken.append((x, place))
-        left = y > x and x > 0.35
+def _names(ax: Axes, numbers: pd.DataFrame, far: "pd.Series[bool]") -> None:
+    """The names of the runs that are far off, where they cover no point and no other name."""
+    places = ax.transAxes.inverted().transform(
+        ax.transData.transform(numbers[["paper", "ours"]].to_numpy(dtype=float))
+    )
+    points = [(x - 0.02, y - 0.02, x + 0.02, y + 0.02) for x, y in places]
+    taken = [*points]
+    named = numbers.assign(x=places[:, 0], y=places[:, 1])[far]
+    for row in named.drop_duplicates(["label", "measure"]).itertuples():
+        # about the size of a name, in parts of the panel
+        wide, tall = 0.019 * len(row.label) + 0.01, 0.05
+        boxes = [
+            (row.x + side - (wide if side < 0 else 0), row.y + lift - tall / 2)
+            for lift in (0, *(sign * k * 0.03 for k in range(1, 9) for sign in (1, -1)))
+            for side in (0.03, -0.03)
+        ]
+        left, low = min(
+            boxes, key=lambda corner: _covered((*corner, corner[0] + wide, corner[1] + tall), taken)
+        )
+        taken.append((left, low, left + wide, low + tall))
+        before = left < row.x
         ax.annotate(
-            row.label, (x, y), (x + (-0.03 if left else 0.03), place), "axes fraction", fontsize=5,
-            ha="right" if left else "left", va="center", textcoords="axes fraction",
-            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": GRAY},
+            row.label, (row.x, row.y), (left + before * wide, low + tall / 2), "axes fraction",
+            fontsize=5, ha="right" if before else "left", va="center", textcoords="axes fraction",
+            arrowprops={"arrowstyle": "-", "lw": 0.3, "color": GRAY,
+                        "relpos": (float(before), 0.5)},
         )  # fmt: skip
+
+
+Box = tuple[float, float, float, float]
+
+
+def _covered(box: Box, taken: list[Box]) -> float:
+    """How much of other boxes, and of what lies outside of the panel, a box covers."""
+    left, low, right, high = box
+    shared = sum(
+        max(0.0, min(right, r) - max(left, a)) * max(0.0, min(high, h) - max(low, b))
+        for a, b, r, h in taken
+    )
+    outside = (right - left) * (high - low) - max(0.0, min(right, 1) - max(left, 0)) * max(
+        0.0, min(high, 1) - max(low, 0)
+    )
+    return shared + 10 * outside

@@ -1,10 +1,12 @@
 """Figures of notebook 11: targets, accuracy at equal density, frozen steps, cost of training."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
@@ -104,11 +106,13 @@ def browse_costs(results: Results) -> None:
     summary = summary.assign(quality=summary["test_acc_pct"].fillna(summary["ssim"]))
     up = {"quality": "Test Accuracy [%] or SSIM", "flops_pct": "FLOPs [% of Dense]",
           "seconds": "Seconds"}  # fmt: skip
-    methods = dict(zip(summary["strategy"].unique(), itertools.cycle(SEQUENCE)))
+    looks = {"dense": DENSE, **METHODS}
+    others = [method for method in summary["strategy"].unique() if method not in looks]
+    looks |= {method: {"color": shade} for method, shade in zip(others, itertools.cycle(SEQUENCE))}
     moving.browse(
         (
             moving.paths(
-                (moving.path(f"{run.label}, seed {run.seed}", {"color": methods[run.strategy]},
+                (moving.path(f"{run.label}, seed {run.seed}", looks[run.strategy],
                              [getattr(run, measure)], [getattr(run, column)],
                              method=run.strategy, seed=run.seed)
                  for run in rows.itertuples()),
@@ -143,6 +147,10 @@ def frozen_steps_map(results: Results) -> Figure:
             table = shown.pivot(index="config_lam", columns="config_frozen_steps", values="shown")
             sns.heatmap(table, ax=ax, cmap=colors, annot=True, fmt=".1f", cbar=False,
                         annot_kws={"size": 7})  # fmt: skip
+            for number, shade in zip(ax.texts, _shades(ax), strict=True):
+                # where white and black have the same contrast
+                dark = sns.utils.relative_luminance(shade) < 0.18
+                number.set_color("white" if dark else "black")
             ax.set(title=title, xlabel="Frozen Steps $m$", ylabel=None)
             ax.tick_params(length=0)
             ax.tick_params(axis="y", rotation=0)
@@ -204,5 +212,14 @@ def whole_runs(costs: pd.DataFrame) -> Figure:
             ax.grid(visible=False, axis="y")
             ax.margins(x=0.15)
         axes[0, 0].invert_yaxis()
-        draw.legend(fig, {name: look | {"lw": 5} for name, look in looks.items()})
+        wide: draw.Look = {"lw": 5, "solid_capstyle": "butt"}
+        draw.legend(fig, {name: look | wide for name, look in looks.items()})
     return fig
+
+
+def _shades(ax: Axes) -> np.ndarray:
+    """The colours of a heat map's cells that hold a number."""
+    mesh: Any = ax.collections[0]
+    mesh.update_scalarmappable()
+    shades: np.ndarray = mesh.get_facecolors()
+    return shades[~np.ma.getmaskarray(mesh.get_array()).ravel()]

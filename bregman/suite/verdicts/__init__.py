@@ -8,9 +8,9 @@ changes when the data do, and never by hand.
 import pandas as pd
 
 from bregman.suite.verdicts import claims
-from bregman.suite.verdicts.judge import CLAIMS, OPEN, stored
+from bregman.suite.verdicts.judge import CLAIMS, OPEN, missed, stored
 
-__all__ = ["CLAIMS", "claims", "markdown", "table"]
+__all__ = ["CLAIMS", "claims", "markdown", "missed", "table"]
 
 
 def table(experiment: str | None = None) -> pd.DataFrame:
@@ -39,8 +39,13 @@ def table(experiment: str | None = None) -> pd.DataFrame:
 
 
 def markdown(experiment: str | None = None) -> str:
-    """``table`` as a Markdown table, without the column of the experiment."""
-    verdicts = table(experiment).drop(columns="experiment")
-    verdicts["verdict"] = "**" + verdicts["verdict"] + "**"
-    lines = [list(verdicts.columns), ["---"] * verdicts.shape[1], *verdicts.to_numpy().tolist()]
+    """``table`` as a Markdown table of three columns, which narrow windows can show."""
+    verdicts = table(experiment)
+    why = verdicts["why"].where(verdicts["why"] == "", "; " + verdicts["why"])
+    shown = {
+        "the paper says": verdicts["the paper says"] + " (" + verdicts["where"] + ")",
+        "verdict": "**" + verdicts["verdict"] + "**",
+        "ours": verdicts["ours"] + why,
+    }
+    lines = [[*shown], ["---"] * len(shown), *zip(*shown.values(), strict=True)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -3,10 +3,7 @@
 import pandas as pd
 
 from bregman.suite.experiments import Results, beside_paper
-from bregman.suite.verdicts.judge import OPEN, Verdict, claim, spread
-
-# denser by more than a fifth, or less accurate by more than half a point, is a miss
-DENSER, WORSE = 1.2, 0.5
+from bregman.suite.verdicts.judge import DENSER, OPEN, WORSE, Verdict, claim, missed, spread
 
 MEASURES = {
     "n_total_pct": "weights",
@@ -364,11 +361,11 @@ def sparse_denoises_better_than_sgd(tables: Results) -> Verdict:
 
 def _numbers(runs: Results, why: str = "") -> Verdict:
     """Densities and accuracies of some rows beside the paper's."""
-    table = beside_paper(runs.summary).dropna(subset="ours").reset_index()
+    table = beside_paper(runs.summary).dropna(subset="ours")
+    table = table.assign(met=~missed(table)).reset_index()
     shares = table[table["measure"].str.startswith("n_") & (table["paper"] < 100)]
     accuracies = table[table["measure"].isin(["val_acc_pct", "test_acc_pct"])]
-    sparse = shares["ours"] <= DENSER * shares["paper"]
-    accurate = accuracies["difference"] >= -WORSE
+    sparse, accurate = shares["met"], accuracies["met"]
     numbers = pd.concat([shares, accuracies]).sort_index()
     if len(numbers) <= 4:
         evidence = "; ".join(

@@ -9,6 +9,9 @@ import pandas as pd
 from bregman.suite.experiments import Results
 from bregman.suite.paths import results_dir
 
+# denser by more than a fifth, or less accurate by more than half a point, is a miss
+DENSER, WORSE = 1.2, 0.5
+
 Word = Literal["reproduced", "partly", "not reproduced", "open"]
 
 
@@ -89,3 +92,17 @@ def spread(values: pd.Series, unit: str = "", digits: int = 2) -> str:
     deviation = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
     unit = unit and f" {unit}"
     return f"{values.mean():.{digits}f}{deviation}{unit} (n = {len(values)})"
+
+
+def missed(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which numbers of ours miss the paper's: denser, or less accurate, than a verdict allows.
+
+    Args:
+        table: of ``beside_paper``.
+    """
+    measure = table.index.get_level_values("measure")
+    denser = measure.str.startswith("n_") & (table["ours"] > DENSER * table["paper"])
+    # the last digits that are printed decide, not those behind them
+    difference = table["difference"].round(3)
+    worse = measure.isin(["val_acc_pct", "test_acc_pct"]) & (difference < -WORSE)
+    return denser | worse

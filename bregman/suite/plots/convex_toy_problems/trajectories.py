@@ -62,8 +62,9 @@ def sparse_paths(
         weights: draw.Look = {"ylabel": r"$\theta_i$", "ylim": (-1.1 * reach, 1.5 * reach)}
         iterations: draw.Look = {"xlabel": "iteration $k$", "xscale": "symlog", "xlim": (0, count)}
         draw.frame(bregman, r"$\theta$ along LinBreg and the flow", TIME, xlim=(0, end), **weights)
-        draw.frame(subgrad, r"events: $|p_i|$ reaches $\lambda$", r"time $t$", r"$p_i / \lambda$",
-                   xlim=(0, end), yticks=(-1, 0, 1), ylim=(-1.1, 2.2))  # fmt: skip
+        draw.frame(subgrad, r"events: $|\,p_i\,|$ reaches $\lambda$", r"time $t$",
+                   r"$p_i / \lambda$", xlim=(0, end), yticks=(-1, 0, 1),
+                   ylim=(-1.1, 2.2))  # fmt: skip
         prox.set(title=r"$\theta$ along ISTA", **iterations, **weights)
         for ax in (bregman, subgrad, prox):
             thin_legend(ax)

@@ -100,7 +100,7 @@ def subgradients(reg: L1, slopes: Numbers) -> Figure:
     lam = reg.lam
     x = torch.linspace(-2, 2, 401, dtype=torch.float64)
     with draw.panels(1, 3, 2.5) as (fig, [[left, middle, right]]):
-        left.plot(x, lam * x.abs(), color=BLACK, lw=2, label=r"$J(x) = \lambda|x|$")
+        left.plot(x, lam * x.abs(), color=BLACK, lw=2, label=r"$J(x) = \lambda|\,x\,|$")
         for slope in slopes:
             inside = abs(slope) <= lam
             name = "slope in $[-\\lambda, \\lambda]$" if inside else "slope outside"
