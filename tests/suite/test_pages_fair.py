@@ -163,6 +163,6 @@ def test_autoencoders_and_architectures(written, monkeypatch):
         "test_acc_pct": 89.0 + seed,
     })  # fmt: skip
     written("architecture_seeds", seeds)
-    (line,) = cells(fair.architectures(), "Classifier (skips λ=0.5)")
+    (line,) = cells(fair.architectures(), "Classifier (μ=0.5)")
     assert line[1:5] == ["2", "5, 6", "100, 100", "89.50 ± 0.71 % (n = 2)"]
     assert "nan" not in render(PAGE)
