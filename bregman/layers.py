@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.parametrizations import _WeightNorm
@@ -79,6 +80,18 @@ class Weight:
         if (hook := _hooks(self.layer).get(self.attribute)) is not None:
             hook(self.layer, ())
         return getattr(self.layer, self.attribute).detach()
+
+    @property
+    @torch.no_grad()
+    def keeps_zeros(self) -> bool:
+        """Whether zeros of the parameter are zeros of the weight."""
+        if (made := _parametrizations(self.layer).get(self.attribute)) is None:
+            return True
+        (name,) = (name for name, p in made.named_parameters() if p is self.parameter)
+        some = torch.arange(self.parameter.numel()).remainder(2).view(self.parameter.shape)
+        some = some.to(self.parameter)
+        with modes_kept(made):
+            return not functional_call(made.eval(), {name: some}, ())[some == 0].any()
 
     @torch.no_grad()
     def assign(self, value: Tensor) -> None:
@@ -277,7 +290,8 @@ def param_groups(
 
     Raises:
         ValueError: a GroupL12 means the filters of a grouped transposed convolution, which are no
-            slices of its weight; or as in ``weights``.
+            slices of its weight; a parametrization such as ``orthogonal`` makes no zeros of zeros;
+            or as in ``weights``.
 
     Warns:
         UserWarning: weights are left out though a regularizer is given, or no weight takes one
@@ -290,6 +304,9 @@ def param_groups(
     for kind, reg in given.items():
         groups[kind, reg] = []
         for weight in (w for w in found if w.kind == kind and (reg or kind != "embedding")):
+            fits = isinstance(reg, Zero | None) or weight.keeps_zeros
+            check(fits, f"layer {weight.name!r}", f"one whose zeros stay, for {kind}={reg}",
+                  type(weight.layer))  # fmt: skip
             groups.setdefault((kind, _in_layout(reg, weight)), []).append(weight.parameter)
     if left_out and not all(isinstance(reg, Zero | None) for reg in (linear, conv)):
         _warn(

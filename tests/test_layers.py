@@ -399,6 +399,38 @@ def test_a_weight_norm_is_trained_to_exact_zeros(wrap):
     assert F.mse_loss(layer(inputs), targets) < 0.1
 
 
+class Doubled(nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def doubled(layer):
+    return parametrize.register_parametrization(layer, "weight", Doubled())
+
+
+@pytest.mark.parametrize(
+    "norm", [parametrizations.weight_norm, parametrizations.spectral_norm, doubled]
+)
+def test_parametrizations_that_keep_zeros_take_a_regularizer(norm):
+    model = nn.Sequential(norm(nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)))
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    (weight,) = weights(model)
+    assert weight.keeps_zeros
+    groups = param_groups(model, conv=L1(0.1))
+    assert [p is weight.parameter for p in groups[0]["params"]] == [True]
+    assert model.training
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+def test_a_parametrization_that_makes_no_zeros_of_zeros_takes_none():
+    model = nn.Sequential(nn.Linear(6, 6), parametrizations.orthogonal(nn.Linear(6, 6)))
+    with pytest.raises(ValueError, match=r"layer '1' must be one whose zeros stay, for linear=L1"):
+        param_groups(model, linear=L1(0.1))
+    # without a regularizer it is trained as it is
+    (group,) = param_groups(model, linear=Zero())[:1]
+    assert len(group["params"]) == 2
+
+
 def test_bregman_steps_keep_the_directions_of_a_weight_norm_long():
     # the gradient is orthogonal to v, so ||prox(subgradient)|| stays: no row comes near 0/0
     torch.manual_seed(0)
