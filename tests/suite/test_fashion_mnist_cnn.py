@@ -281,3 +281,19 @@ def test_float32_and_the_memory_format_are_settings():
     for settings, contiguous in ((run, False), (plain, True)):
         model = settings.make_model(torch.Generator().manual_seed(0))
         assert model.conv2.weight.is_contiguous() is contiguous
+
+
+def test_maps_of_the_second_layer_are_what_the_network_computes():
+    settings = {"optimizer": "LinBreg", "lr": 0.1, "lam": 0.1, "groups": True}
+    run = config(Scale(1, mini=True), 0, **settings, keep_kernels=True)
+    parts = run.make_parts("cpu")
+    inside = []
+    parts.model.conv2.register_forward_hook(lambda layer, inputs, output: inside.append(output))
+    image = run.arrays(parts)["image"]
+    assert image.shape == (1, 28, 28)
+    parts.model(parts.data.normalize(image[None]))
+    kept = run.snapshot(0, parts)
+    torch.testing.assert_close(kept["conv2_maps_000"], inside[0][0].detach())
+    assert kept["kernels_000"] is parts.model.conv1.weight
+    assert list(run.snapshot(4, parts)) == ["kernels_004"]
+    assert config(Scale(1, mini=True), 0, **settings).snapshot(0, parts) == {}

@@ -73,6 +73,21 @@ def tiles(mosaic: np.ndarray, side: int) -> np.ndarray:
     return cells[:, edge:-edge, edge:-edge]
 
 
+def test_the_second_layers_maps_are_stretched_and_constant_ones_left_blank():
+    rng = np.random.default_rng(1)
+    maps = rng.normal(size=(64, 8, 8)).astype(np.float32)
+    maps[5:] = 0.25
+    figure = figures.second_feature_maps(
+        {"conv2_maps_000": maps, "conv2_maps_005": 0 * maps}, [0, 5]
+    )
+    assert [ax.get_title() for ax in figure.axes] == ["Epoch 0: 5 of 64", "Epoch 5: 0 of 64"]
+    drawn = tiles(figure.axes[0].images[0].get_array(), 8)
+    for shown, known in zip(drawn[:5], maps[:5], strict=True):
+        expected = (known - known.min()) / np.ptp(known)
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
+    assert (drawn[5:] == figures.BLANK).all()
+
+
 def test_figure_1_shows_the_correlations_of_the_image_with_the_kernels():
     stored = arrays()
     figure = figures.feature_maps(stored, [0, 1, 3])

@@ -9,14 +9,17 @@ import pandas as pd
 from bregman.suite.data import DataError
 from bregman.suite.experiments import (
     architecture_search,
+    architecture_seeds,
     cifar10_resnet,
     denoising_autoencoder,
+    dense_autoencoders,
     equal_density,
     fashion_mnist_cnn,
     figure_2,
     mnist_acceleration,
     mnist_comparison,
     table_seeds,
+    tuned_rivals,
     what_sparsity_buys,
 )
 from bregman.suite.experiments.experiment import (
@@ -39,7 +42,9 @@ EXPERIMENTS = _by_name(
     architecture_search, what_sparsity_buys,
 )  # fmt: skip
 # tables of runs that settle a question and have no notebook of their own
-STUDIES = _by_name(figure_2, table_seeds, equal_density)
+STUDIES = _by_name(
+    figure_2, table_seeds, equal_density, tuned_rivals, dense_autoencoders, architecture_seeds
+)
 
 __all__ = ["EXPERIMENTS", "SCALE_NAMES", "STUDIES", "WIDTHS", "Experiment", "Results", "Row",
            "RunsFailedError", "Scale", "answers", "beside_paper", "get", "paper_reference",

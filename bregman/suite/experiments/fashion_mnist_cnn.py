@@ -86,7 +86,9 @@ class ConvNetRun(Classification):
     max_drop: float | None  # threshold after training at this loss of validation accuracy
     autocast: str | None  # the dtype of the forward passes, "bfloat16"; None for float32
     channels_last: bool  # the memory format of the weights and feature maps
-    keep_kernels: bool  # keep the kernels of the first layer at every epoch, and a test image
+    # keep a test image, the kernels of the first layer at every epoch, and, every fifth, what the
+    # second layer makes of the image
+    keep_kernels: bool
 
     @property
     def unit(self) -> Literal["entry", "kernel"]:
@@ -132,8 +134,15 @@ class ConvNetRun(Classification):
                 measured[f"kernels_{weight.name}"] = int(kernels.count_nonzero())
         return measured
 
+    @torch.inference_mode()
     def snapshot(self, epoch: int, parts: Parts) -> Mapping[str, Tensor]:
-        return {f"kernels_{epoch:03d}": parts.model.conv1.weight} if self.keep_kernels else {}
+        if not self.keep_kernels:
+            return {}
+        model, kept = parts.model, {f"kernels_{epoch:03d}": parts.model.conv1.weight}
+        if epoch % 5 == 0:
+            maps = model.relu1(model.pool1(model.conv1(parts.data.normalize(_shirt(parts)))))
+            kept[f"conv2_maps_{epoch:03d}"] = model.conv2(maps)[0]
+        return kept
 
     def results(self, parts: Parts, training: Training) -> Results:
         model, task = parts.model, parts.task
@@ -146,8 +155,7 @@ class ConvNetRun(Classification):
         return result | thresholded(model, task, self.max_drop, self.unit, self.dtype) | same
 
     def arrays(self, parts: Parts) -> dict[str, Tensor]:
-        shirt = parts.data.test_images[parts.data.test_labels == 0][0]
-        return {"image": shirt} if self.keep_kernels else {}
+        return {"image": _shirt(parts)[0]} if self.keep_kernels else {}
 
     def _training_flops(self, parts: Parts, training: Training) -> float:
         """Relative to dense SGD, from the densities recorded over the epochs."""
@@ -158,6 +166,11 @@ class ConvNetRun(Classification):
             return training_share(shares)
         # fixed while an epoch lasts, and recorded at its end
         return statistics.mean(step_share(share, math.inf) for share in shares[1:])
+
+
+def _shirt(parts: Parts) -> Tensor:
+    """The first test image of class 0, 1 x 1 x 28 x 28."""
+    return parts.data.test_images[parts.data.test_labels == 0][:1]
 
 
 SETUP: dict[str, Any] = {

@@ -205,18 +205,22 @@ class SparseTraining(Recipe):
         return measures
 
     def results(self, parts: Parts, training: Training) -> Results:
-        model, test = parts.model, parts.task.test
         steps = steps_per_epoch(self, parts.task)
-        result = sparsity(model) | {
+        result = sparsity(parts.model) | {
             "flops_pct": 100 * self.training_flops(parts.flops, training.history, steps),
             "target_pct": None if self.target is None else 100 * self.target,
             "frozen_steps": self.frozen_steps,
         }
+        return result | self.tested(parts, training)
+
+    def tested(self, parts: Parts, training: Training) -> Results:
+        """How good the trained network is."""
+        model, test = parts.model, parts.task.test
         if self.network == "autoencoder":
-            return result | {"ssim": evaluate(model, test, ssim)[0]}
+            return {"ssim": evaluate(model, test, ssim)[0]}
         tested = evaluate(model, test, accuracy, autocast=self.dtype)[0]
         validated = last_accuracies(training)["val_acc_pct"]
-        return result | {"val_acc_pct": validated, "test_acc_pct": 100 * tested}
+        return {"val_acc_pct": validated, "test_acc_pct": 100 * tested}
 
     def arrays(self, parts: Parts) -> dict[str, Tensor]:
         return kept_weights(parts.model) if self.keep else {}

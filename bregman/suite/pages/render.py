@@ -9,6 +9,7 @@ from bregman.suite import notebooks, verdicts
 from bregman.suite.pages import (
     attacks,
     equal_density,
+    fair,
     figure_2,
     guesses,
     launch,
@@ -26,6 +27,7 @@ PAGES = {
     "docs/verdicts.md": "verdicts.md",
     "docs/results.md": "results.md",
     "docs/figure-2.md": "figure-2.md",
+    "docs/fair-comparisons.md": "fair-comparisons.md",
     "docs/performance.md": "performance.md",
     "docs/runs.md": "runs.md",
     "docs/running.md": "running.md",
@@ -95,6 +97,7 @@ def render(page: str) -> str:
         log=log,
         attacks=attacks,
         equal_density=equal_density,
+        fair=fair,
         figure_2=figure_2,
         guesses=guesses,
         notebooks=titles(),

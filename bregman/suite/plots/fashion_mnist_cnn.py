@@ -28,12 +28,34 @@ def feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
         Panels of 8 x 8 feature maps, before bias and ReLU, each stretched over all grays; blank
         where the kernel is zero. The titles count the others.
     """
+    layers = []
+    for epoch in epochs:
+        kernels = arrays[f"kernels_{epoch:03d}"][:, 0]
+        layers.append((_maps(arrays["image"][0], kernels), (kernels != 0).any(axis=(1, 2))))
+    return _mosaics(layers, epochs)
+
+
+def second_feature_maps(arrays: Mapping[str, Array], epochs: Sequence[int]) -> Figure:
+    """Figure 1, one layer on: what the second convolution makes of the same image.
+
+    Args:
+        arrays: of a run that kept ``conv2_maps_000``, ... (64 x 8 x 8), every fifth epoch.
+        epochs: one panel each.
+
+    Returns:
+        As ``feature_maps``; blank, and not counted, where a map is the same everywhere.
+    """
+    maps = [_stretched(arrays[f"conv2_maps_{epoch:03d}"]) for epoch in epochs]
+    return _mosaics([(each, np.asarray((each > 0).any(axis=(1, 2)))) for each in maps], epochs)
+
+
+def _mosaics(
+    layers: Sequence[tuple[Array, npt.NDArray[np.bool_]]], epochs: Sequence[int]
+) -> Figure:
+    """Maps, and which of them are shown, one panel per epoch."""
     with draw.panels(1, len(epochs), 2.1, 1.8 * len(epochs)) as (fig, axes):
-        for ax, epoch in zip(axes[0], epochs, strict=True):
-            kernels = arrays[f"kernels_{epoch:03d}"][:, 0]
-            active = (kernels != 0).any(axis=(1, 2))
-            mosaic = _mosaic(_maps(arrays["image"][0], kernels), active)
-            ax.imshow(mosaic, cmap="gray", vmin=0, vmax=1, interpolation="none")
+        for ax, epoch, (maps, active) in zip(axes[0], epochs, layers, strict=True):
+            ax.imshow(_mosaic(maps, active), cmap="gray", vmin=0, vmax=1, interpolation="none")
             ax.axis("off")
             ax.set(title=f"Epoch {epoch}: {active.sum()} of {len(active)}")
     return fig
@@ -175,7 +197,11 @@ def _maps(image: Array, kernels: Array) -> Array:
     """The image correlated with each kernel, without padding, stretched over [0, 1]."""
     image, size = image.astype(kernels.dtype), kernels.shape[1:]
     windows = np.lib.stride_tricks.sliding_window_view(image, size)
-    maps = np.einsum("hwij,kij->khw", windows, kernels)
+    return _stretched(np.einsum("hwij,kij->khw", windows, kernels))
+
+
+def _stretched(maps: Array) -> Array:
+    """Each map over [0, 1]; 0 where it is the same everywhere."""
     low, high = (end(axis=(1, 2), keepdims=True) for end in (maps.min, maps.max))
     return (maps - low) / np.where(high > low, high - low, 1)
 
