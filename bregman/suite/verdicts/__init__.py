@@ -8,9 +8,9 @@ changes when the data do, and never by hand.
 import pandas as pd
 
 from bregman.suite.verdicts import claims
-from bregman.suite.verdicts.judge import CLAIMS, OPEN, missed, stored
+from bregman.suite.verdicts.judge import CLAIMS, OPEN, missed, spread, stored
 
-__all__ = ["CLAIMS", "claims", "markdown", "missed", "table"]
+__all__ = ["CLAIMS", "claims", "markdown", "missed", "spread", "table"]
 
 
 def table(experiment: str | None = None) -> pd.DataFrame:
