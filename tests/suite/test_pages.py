@@ -1,6 +1,7 @@
 """README and the pages of results: generated, without a number of their own, every link alive."""
 
 import re
+import shutil
 import subprocess
 
 import jinja2
@@ -165,6 +166,23 @@ def test_a_table_has_the_keys_of_its_first_row():
 def cnn(label: str, column: str) -> float:
     """The mean of a row of Tables 1 and 2."""
     return summary("fashion_mnist_cnn").where(label=label).of(column).mean
+
+
+def test_table_3_has_the_papers_numbers_beside_the_full_width_alone(tmp_path, monkeypatch):
+    # the finished row of the narrow network, as if it were of both scales
+    for scale in ("narrow", "paper"):
+        folder = tmp_path / scale / "cifar10_resnet"
+        folder.mkdir(parents=True)
+        shutil.copy(ROOT / "results" / "narrow" / "cifar10_resnet" / "summary.csv", folder)
+    monkeypatch.setattr(measured, "RESULTS", tmp_path)
+    summary.cache_clear()
+    narrow, full = tables.table_3("narrow"), tables.table_3("paper")
+    summary.cache_clear()
+    assert "paper" not in narrow
+    assert "| paper | kernels [%] | paper  | test accuracy [%] | paper   |" in full
+    known = paper("Table 3", "SGD with momentum", "test_acc_pct", "Vanilla")
+    assert known in full
+    assert known not in narrow
 
 
 def test_what_the_words_about_table_1_say_holds():
