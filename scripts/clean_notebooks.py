@@ -1,4 +1,4 @@
-"""Take the traces of a machine out of notebooks; their sources and outputs stay as they are.
+"""Take the traces of a machine out of notebooks; their own sources and outputs stay as they are.
 
     python scripts/clean_notebooks.py notebooks/*.ipynb
 
@@ -31,6 +31,8 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
             },
         }
         for cell in notebook["cells"]
+        # of papermill: it would hide what the parameters cell says
+        if "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     return numbered({**notebook, "cells": cells, "metadata": metadata})
 

@@ -197,8 +197,9 @@ def test_follows_the_paper_for_100_steps(name, regs, fused):
         ]
         for thetas in (start, end)
     )
-    assert 0 < sum(after) < len(after)
-    assert before != after
+    message = "the options must let some groups become non-zero, and not all: try another lr"
+    assert 0 < sum(after) < len(after), message
+    assert before != after, message
 
 
 class Kernels(TorchDispatchMode):

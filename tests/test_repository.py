@@ -119,6 +119,9 @@ def test_cleaning_a_notebook_keeps_its_cells(tmp_path):
     touched["metadata"]["kernelspec"]["display_name"] = "Python 3 (ipykernel)"
     touched["cells"][1]["metadata"]["execution"] = {"iopub.execute_input": "2026"}
     touched["cells"][1]["metadata"]["collapsed"] = True
+    # papermill's, which would hide what the parameters cell says
+    injected = {**touched["cells"][1], "metadata": {"tags": ["injected-parameters"]}}
+    touched["cells"].insert(2, injected)
     path = tmp_path / "some.ipynb"
     path.write_text(json.dumps(touched), encoding="utf-8")
     command = [sys.executable, "scripts/clean_notebooks.py", str(path)]

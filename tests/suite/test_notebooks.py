@@ -69,6 +69,8 @@ def test_the_form_of_a_notebook(name):
     nbformat.validate(notebook)
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
+    tags = {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    assert "injected-parameters" not in tags, "it would hide what the parameters cell says"
     assert tagged[0].source.splitlines()[:2] in STORED_AS
     opening = notebook.cells[0].source
     for heading in ("What you'll do", "What you'll learn", "What you'll need"):
