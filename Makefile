@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null)
 PIP := $(if $(UV),uv pip install --quiet --python $(BIN)/python,$(BIN)/pip install --quiet)
 TESTED := $(shell sed -n 's/^torch==//p' constraints.txt)
 # two processes of one thread each
-PYTEST := $(BIN)/pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce paper figures test test-more attack lab site bench notebooks pages clean

@@ -63,11 +63,6 @@ def exercises(notebook):
 EXERCISES = [(name, task) for name, notebook in COURSE.items() for task in exercises(notebook)]
 
 
-def by_notebook(cases):
-    """Those of one notebook in one process, which executes it once for all of them."""
-    return [pytest.param(name, *more, marks=pytest.mark.xdist_group(name)) for name, *more in cases]
-
-
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """By notebook: the names that it leaves, its explorers, the bytes of its animations."""
@@ -219,7 +214,7 @@ def test_algorithms_stand_on_their_own(name):
         assert "confirm" in following.source or "assert" in following.source, following.source
 
 
-@pytest.mark.parametrize(("name", "task"), by_notebook(EXERCISES))
+@pytest.mark.parametrize(("name", "task"), EXERCISES)
 def test_an_exercise_takes_the_right_answer_and_names_the_fault_of_a_wrong_one(
     name, task, executed, capsys
 ):
@@ -289,7 +284,7 @@ def test_no_later_cell_takes_a_name_from_an_explorer(name):
                     assert not reads & written(later), "a slider would no longer do as it did"
 
 
-@pytest.mark.parametrize("name", by_notebook((name,) for name in COURSE))
+@pytest.mark.parametrize("name", COURSE)
 def test_no_corner_of_a_slider_fails_and_the_axes_stay(name, executed):
     _, explorers = executed(name)
     assert explorers

@@ -15,7 +15,7 @@ import pytest
 from bregman.suite import notebooks
 from bregman.suite.paths import ROOT
 
-pytestmark = [pytest.mark.more, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.more
 PATIENCE_MS = 300_000
 TRAINING = """from bregman.suite import experiments
 experiments.get("mnist_comparison").try_("SGD", epochs=1_000_000)"""

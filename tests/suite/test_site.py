@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from filelock import FileLock
 
 from bregman.suite.paths import ROOT
 
@@ -17,7 +18,6 @@ MISSING = [name for name in ("sphinx", "myst_nb") if not importlib.util.find_spe
 pytestmark = [
     pytest.mark.more,
     pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 
@@ -27,9 +27,12 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site():
+def site(shared):
     """The built site under a local address, and its pages."""
-    runpy.run_path(str(ROOT / "scripts" / "build_site.py"), run_name="__main__")
+    with FileLock(shared / "site.lock"):
+        if not (shared / "site").exists():
+            runpy.run_path(str(ROOT / "scripts" / "build_site.py"), run_name="__main__")
+            (shared / "site").touch()
     html = ROOT / "build" / "site" / "html"
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=html))
     Thread(target=server.serve_forever, daemon=True).start()
