@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import matplotlib.pyplot as plt
+import torch
 
 from bregman.suite.notebooks import NotebookError
 
@@ -38,12 +40,14 @@ def redraw(path: Path, scale: str, seed: int = 0) -> None:
 
 @contextmanager
 def _headless() -> Iterator[None]:
-    """No windows, no tables on the terminal, and no figure left open."""
-    backend = plt.get_backend()
+    """No windows, no tables on the terminal, and nothing left for the next notebook."""
+    backend, dtype, threads = plt.get_backend(), torch.get_default_dtype(), torch.get_num_threads()
     plt.switch_backend("agg")
     try:
-        with redirect_stdout(io.StringIO()):
+        with redirect_stdout(io.StringIO()), catch_warnings(), plt.rc_context():
             yield
     finally:
         plt.close("all")
         plt.switch_backend(backend)
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)

@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import runpy
+import warnings
 
 import matplotlib
 
 matplotlib.use("Agg")
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from bregman.suite import notebooks
@@ -125,6 +127,25 @@ def test_figures_whose_runs_are_missing_are_left_out(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["figures", "mnist_comparison", "--scale", "narrow"])
     assert done.exit_code == 1
     assert "mnist_comparison has no scale 'narrow', allowed: smoke, quick, paper" in done.output
+
+
+def test_what_a_notebook_sets_is_not_the_next_ones(store):
+    path = store.parent / "05_setting.ipynb"
+    source = """import warnings, torch, matplotlib.pyplot as plt
+torch.set_default_dtype(torch.float64)
+torch.set_num_threads(torch.get_num_threads() + 1)
+plt.rcParams["lines.linewidth"] = 17
+warnings.simplefilter("error")"""
+    cell = {"cell_type": "code", "metadata": {}, "source": [source]}
+    path.write_text(json.dumps({"cells": [cell]}))
+
+    def settings():
+        width = matplotlib.rcParams["lines.linewidth"]
+        return torch.get_default_dtype(), torch.get_num_threads(), width, [*warnings.filters]
+
+    before = settings()
+    redraw(path, "paper")
+    assert settings() == before
 
 
 def test_a_failing_cell_is_named(store):
