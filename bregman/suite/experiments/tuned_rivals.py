@@ -96,6 +96,7 @@ def point(trial: int) -> tuple[float, ...]:
         In each base the digits of the number, the last one first, behind the point.
     """
     coordinates = []
+    # as scipy.stats.qmc.Halton, which every start of a command would have to import
     for base in (3, 2, 5, 7):
         rest, place, value = trial, 1.0, 0.0
         while rest:
