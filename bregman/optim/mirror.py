@@ -100,9 +100,11 @@ class BregmanOptimizer(RegularizedOptimizer):
 
     def _after_updates(self, params: list[Tensor]) -> None:
         if not self._told and not torch.compiler.is_compiling():
-            held = {id(p) for group in self.param_groups for p in group["params"]}
-            kept = {p: n for p, n in self._versions.items() if p in held}
-            self._versions = kept | {id(p): _version(p) for p in params}
+            versions = {id(p): _version(p) for p in params}
+            if versions.keys() != self._versions.keys():
+                held = {id(p) for group in self.param_groups for p in group["params"]}
+                versions = {p: n for p, n in self._versions.items() if p in held} | versions
+            self._versions = versions
 
     def _tell_of_edits(self, group: Group, params: list[Tensor], states: list[State]) -> None:
         """Warn, once, if a parameter has changed since the last step and is not what v says."""
