@@ -116,16 +116,18 @@ class RegularizedOptimizer(Optimizer):
                 loss = closure()
         active = []
         for group in self._groups_of_step():
-            params = [p for p in group["params"] if p.grad is not None]
-            grads = [p.grad for p in params]
-            for grad in grads:
+            params, grads = [], []
+            for p in group["params"]:
+                if (grad := p.grad) is None:
+                    continue
                 if grad.layout != torch.strided:
                     raise RuntimeError(
                         f"{type(self).__name__} needs dense gradients, got layout {grad.layout} "
                         f"for a parameter of shape {tuple(grad.shape)}"
                     )
+                params.append(p)
+                grads.append(grad if grad.element_size() >= 4 else grad.float())
             if params:
-                grads = [g if g.dtype.itemsize >= 4 else g.float() for g in grads]
                 active.append((group, params, grads))
         # every gradient was looked at before the first parameter changes
         for group, params, grads in active:

@@ -61,18 +61,22 @@ class BregmanOptimizer(RegularizedOptimizer):
     def _states(self, group: Group, params: list[Tensor], *zeros: str) -> list[State]:
         """The parameters' states; what is missing of v and of what starts at zero is added."""
         states = [self.state[p] for p in params]
+        for key in zeros:
+            for p, state in zip(params, states, strict=True):
+                if key not in state:
+                    state[key] = _zeros(p)
+        compiling, known = torch.compiler.is_compiling(), self._versions
         for p, state in zip(params, states, strict=True):
             if "subgrad" not in state:
                 self._begin(group, p, state)
-            for key in zeros:
-                if key not in state:
-                    state[key] = _zeros(p)
+            elif not compiling and known.get(id(p)) == (p._version, p.data_ptr()):
+                continue  # as the last step left it
             if state["subgrad"].shape != p.shape:
                 # states of another order, data that was replaced: both could be broadcast
                 shapes = [tuple(x.shape) for x in (p, state["subgrad"])]
                 check(False, "state", f"of the parameter's shape, {shapes[0]}", shapes[1])
-        if not self._told and not torch.compiler.is_compiling():
-            self._tell_of_edits(group, params, states)
+            if id(p) in known and p.numel() and not (compiling or self._told):
+                self._tell_of_an_edit(group, p, state)
         return states
 
     @torch._disable_dynamo  # some versions can't compile what changes the optimizer
@@ -99,37 +103,28 @@ class BregmanOptimizer(RegularizedOptimizer):
             prox_together(group["reg"], delta, scaled, params)
 
     def _after_updates(self, params: list[Tensor]) -> None:
-        if not self._told and not torch.compiler.is_compiling():
-            versions = {id(p): _version(p) for p in params}
+        if not torch.compiler.is_compiling():
+            # torch's count of changes is silent where data is replaced
+            versions = {id(p): (p._version, p.data_ptr()) for p in params}
             if versions.keys() != self._versions.keys():
                 held = {id(p) for group in self.param_groups for p in group["params"]}
                 versions = {p: n for p, n in self._versions.items() if p in held} | versions
             self._versions = versions
 
-    def _tell_of_edits(self, group: Group, params: list[Tensor], states: list[State]) -> None:
-        """Warn, once, if a parameter has changed since the last step and is not what v says."""
-        for p, state in zip(params, states, strict=True):
-            version = _version(p)
-            if self._versions.get(id(p), version) == version or not p.numel():
-                continue
-            theta, v = torch.empty_like(p), state["subgrad"]
-            mirror_step(group, theta, state)
-            rounding = 16 * torch.finfo(v.dtype).eps * group["delta"] * v.abs().max()
-            rounding = rounding + torch.finfo(p.dtype).eps * theta.abs()
-            if bool(((p - theta).abs() > rounding).any()):
-                self._told = True
-                warnings.warn(
-                    f"a parameter of shape {tuple(p.shape)} was changed from outside between two "
-                    f"steps of {type(self).__name__}, and this step undoes it: theta follows from "
-                    "the optimizer's v. Call resync() after such an edit. (Told once.)",
-                    stacklevel=7,  # where step is called
-                )
-                return
-
-
-def _version(p: Tensor) -> tuple[int, int]:
-    # torch's count of changes, which is silent where data is replaced
-    return p._version, p.data_ptr()
+    def _tell_of_an_edit(self, group: Group, p: Tensor, state: State) -> None:
+        """Warn, once, if a parameter that was changed since the last step is not what v says."""
+        theta, v = torch.empty_like(p), state["subgrad"]
+        mirror_step(group, theta, state)
+        rounding = 16 * torch.finfo(v.dtype).eps * group["delta"] * v.abs().max()
+        rounding = rounding + torch.finfo(p.dtype).eps * theta.abs()
+        if bool(((p - theta).abs() > rounding).any()):
+            self._told = True
+            warnings.warn(
+                f"a parameter of shape {tuple(p.shape)} was changed from outside between two "
+                f"steps of {type(self).__name__}, and this step undoes it: theta follows from "
+                "the optimizer's v. Call resync() after such an edit. (Told once.)",
+                stacklevel=7,  # where step is called
+            )
 
 
 def _zeros(p: Tensor) -> Tensor:
