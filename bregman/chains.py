@@ -95,6 +95,11 @@ def pads(layer: Any) -> bool:
     return padding != "valid" and any(padding)
 
 
+def traced() -> bool:
+    """Whether models are being written down, for other places, and not trained."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
 class Call:
     """Whether a model is being called, by the hooks of it that these methods are.
 
@@ -110,7 +115,9 @@ class Call:
     # a compiler traces neither: what they do is not to be replayed
     @torch._disable_dynamo
     def enter(self, *_: object) -> None:
-        self.begin()
+        # who only looks may look at other numbers, such as an average
+        if torch.is_grad_enabled() and not traced():
+            self.begin()
         self.inside = True
 
     @torch._disable_dynamo

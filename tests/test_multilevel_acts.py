@@ -14,6 +14,7 @@ from multilevel_cases import (
     every_optimizer,
     minibatch_loss,
     parameters,
+    rests,
     same,
     textbook,
     train,
@@ -646,3 +647,138 @@ def test_two_optimizers_of_one_model():
         return [p.detach().clone() for p in model.parameters()]
 
     assert_close(run(2), run(0))
+
+
+# ---------------------------------------------------------------------------------------------
+# Gradients of gradients, averages, states, copies, other places
+# ---------------------------------------------------------------------------------------------
+
+
+def slopes(model, x):
+    """The gradients of the outputs in the inputs, to be differentiated again."""
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(model(x).tanh().sum(), x, create_graph=True)[0]
+
+
+SECOND_ORDER = {
+    "penalty": lambda model, moves: slopes(model, X[:5]).square().sum(),
+    "curvature in x": lambda model, moves: torch.autograd.functional.hvp(
+        lambda x: model(x).tanh().sum(), X[:5], X[5:10], create_graph=True
+    )[1].square().sum(),
+    # of what moves
+    "gradient norm": lambda model, moves: sum(
+        (g * moving).square().sum() for g, moving in zip(
+            torch.autograd.grad(minibatch_loss(model, 3), [*model.parameters()], create_graph=True),
+            moves, strict=True,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SECOND_ORDER)
+@every_kind
+def test_gradients_of_gradients_are_those_of_a_plain_model(regs, path, what):
+    model, optimizer, cycle = made("LinBreg", regs, path)
+    frozen, resting = [], {}
+    for k in range(7):
+        plain = copy.deepcopy(model)
+        optimizer.zero_grad()
+        loss = minibatch_loss(model, 3)
+        moves = [g != 0 for g in torch.autograd.grad(loss, list(model.parameters()))]
+        if not cycle.frozen:
+            moves = [torch.ones_like(moving) for moving in moves]
+        for each in (model, plain):
+            SECOND_ORDER[what](each, moves).backward()
+        frozen.append(cycle.frozen)
+        if not cycle.missed:
+            resting = rests(model, optimizer)
+        for p, q in zip(model.parameters(), plain.parameters(), strict=True):
+            moving = p.grad != 0
+            assert_close([p.grad], [q.grad * moving if cycle.frozen else q.grad], 1e-10)
+            still = resting.get(p, torch.zeros(())).bool()
+            assert (moving | still | (q == 0) | (q.grad == 0)).all()
+        optimizer.zero_grad()
+        minibatch_loss(model, k).backward()
+        optimizer.step()
+    assert set(frozen) == {True, False}
+
+
+@every_kind
+def test_an_average_swapped_in_for_an_evaluation_is_no_edit(regs, path):
+    model, ours, cycle = made("AdaBreg", regs, path)
+    for k in range(14):
+        train(model, ours, 1, start=k)
+        kept = [p.detach().clone() for p in model.parameters()]
+        for p in model.parameters():
+            p.data.mul_(0.9)
+        with torch.no_grad():
+            seen = model(X[:4])
+        weights = {
+            name: 0.9 * x for (name, _), x in zip(model.named_parameters(), kept, strict=True)
+        }
+        assert_close([seen], [functional_call(copy.deepcopy(model), weights, (X[:4],))])
+        for p, x in zip(model.parameters(), kept, strict=True):
+            p.data.copy_(x)
+    cycle.finish()
+    assert same(values(ours), undisturbed("AdaBreg", regs, path))
+
+
+@every_optimizer
+@every_kind
+@pytest.mark.parametrize("at", [3, 5, 6])
+def test_states_taken_away_begin_anew(optimizer, regs, path, at):
+    """After ``state.clear()``, at whichever step, as an optimizer made there."""
+    model, ours, cycle = made(optimizer, regs, path, at)
+    ours.state.clear()
+    other = copy.deepcopy(model)
+    places = dict(zip(model.parameters(), other.parameters(), strict=True))
+    groups = [{**g, "params": [places[p] for p in g["params"]]} for g in ours.param_groups]
+    fresh = type(ours)(groups)
+    again = Multilevel(other, fresh, 4, path=path)
+    train(model, ours, 12, start=at)
+    train(other, fresh, 12, start=at)
+    assert (cycle.frozen, cycle.missed) == (again.frozen, again.missed)
+    for one in (cycle, again):
+        one.finish()
+    assert_close(values(ours), values(fresh))
+
+
+def test_weight_decay_within_a_cycle_reaches_what_rested():
+    """It decays, and v stays a subgradient: the cycle ends."""
+    results = []
+    for told, path in ((False, "masked"), (False, "gathered"), (True, "gathered")):
+        model, ours, cycle = made("LinBreg", "rows", path, 3, m=8)
+        for group in ours.param_groups:
+            group["weight_decay"] = 0.3
+        if told:
+            cycle.finish()
+        for k in range(9):
+            train(model, ours, 1, start=3 + k)
+            assert_in_subdifferential(ours)
+        cycle.finish()
+        results.append(values(ours))
+    assert same(results[1], results[2])
+    assert_close(results[0], results[1])
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_a_cycle_is_not_copied(steps):
+    model, ours, cycle = made("LinBreg", "rows", "gathered", steps)
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"can't be copied or pickled, .* attach another one"):
+            copied((model, ours, cycle))
+    train(model, ours, 14 - steps, start=steps)
+    cycle.finish()
+    assert same(values(ours), undisturbed("LinBreg", "rows", "gathered"))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@every_kind
+def test_tracing_and_exporting_take_the_whole_model(regs, path):
+    model, ours, cycle = made("LinBreg", regs, path, 3)
+    expected = copy.deepcopy(model)(X[:4])
+    assert_close([torch.jit.trace(model, X[:4])(X[:4])], [expected])
+    assert_close([torch.export.export(model, (X[:4],)).module()(X[:4])], [expected])
+    train(model, ours, 11, start=3)
+    cycle.finish()
+    assert same(values(ours), undisturbed("LinBreg", regs, path))

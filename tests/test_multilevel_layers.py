@@ -399,32 +399,6 @@ def test_layers_behind_dead_neurons(chain, bias, last_is_sparse, path, inside):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("batch", [(5,), (2, 3)])
-@pytest.mark.parametrize("kind", ["csr", "rows", "columns"])
-def test_full_gradient_of_a_sparse_forward_pass(kind, batch):
-    dims = {"csr": (), "rows": (1,), "columns": (0,)}[kind]
-    layer = linear(dims=dims)
-    if kind == "csr":
-        way = Csr(layer.weight, nonzero_entries(layer.weight, ()))
-    else:
-        way = Gathered(layer, grid(layer, 0 if kind == "rows" else 1))
-    x = x_for(layer, *batch).requires_grad_()
-    tensors = [layer.weight, layer.bias, x]
-    outside = tuple((layer.weight == 0).nonzero()[0])
-    way.version = layer.weight._version
-    for edited in (False, True):
-        if edited:  # no hook sees this
-            with torch.no_grad():
-                layer.weight[outside] = 5.0
-        expected = gradients(lambda: layer(x), tensors)
-        found = gradients(
-            lambda: way.with_full_gradient(F.linear, x, layer.weight, layer.bias), tensors
-        )
-        assert expected[1].all()
-        for a, b in zip(found, expected, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-
-
 # ---------------------------------------------------------------------------------------------
 # What hangs together
 # ---------------------------------------------------------------------------------------------

@@ -7,9 +7,11 @@ import warnings
 import pytest
 import torch
 from multilevel_cases import X, Y, build, every_optimizer, parameters, same, train, values
+from torch import nn
 from torch.optim import lr_scheduler
 
-from bregman import Multilevel
+from bregman import GroupL12, Multilevel, param_groups
+from bregman.suite.models import MLP
 from bregman.suite.training import fit
 
 every_kind = pytest.mark.parametrize(
@@ -90,6 +92,35 @@ def test_a_state_without_a_cycle_and_a_cycle_without_a_state():
     train(model, ours, 1, start=7)
     train(twin, plain, 1, start=7)
     assert same(values(plain), values(ours))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda: nn.ModuleDict({"body": MLP((64, 20, 15, 4)).double()}),
+     lambda: MLP((64, 9, 15, 4)).double()],
+    ids=["names", "sizes"],
+)  # fmt: skip
+@pytest.mark.parametrize("own_steps", [0, 3])
+def test_a_state_of_another_network_is_refused_and_nothing_changes(other, own_steps):
+    model, ours = build("AdaBreg", "rows")
+    Multilevel(model, ours, 4)
+    train(model, ours, 3)
+    twin = other()
+    optimizer = type(ours)(param_groups(twin, linear=GroupL12(0.03, 1)), lr=0.3)
+    cycle = Multilevel(twin, optimizer, 4)
+    net = twin["body"] if isinstance(twin, nn.ModuleDict) else twin
+    train(net, optimizer, own_steps)
+    before = values(optimizer), [dict(group) for group in optimizer.param_groups], cycle.frozen
+    with pytest.raises(
+        ValueError, match=r"over this model, got one with 1\.weight of shape \(20, 64\)"
+    ):
+        optimizer.load_state_dict(stored(model, ours)[1])
+    assert same(values(optimizer), before[0])
+    for group, kept in zip(optimizer.param_groups, before[1], strict=True):
+        assert {k: v for k, v in group.items() if k != "params"} == {
+            k: v for k, v in kept.items() if k != "params"
+        }
+    assert cycle.frozen == before[2]
 
 
 def test_a_state_is_that_of_its_moment():

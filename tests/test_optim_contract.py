@@ -837,3 +837,88 @@ def test_a_parameter_that_has_not_moved_stays_so_through_a_checkpoint(cls):
     stepped(again, resumed, 2)
     assert torch.equal(resumed, whole)
     assert torch.equal(whole, theta)
+
+
+# ---------------------------------------------------------------------------------------------
+# Tensors that lie otherwise in memory
+# ---------------------------------------------------------------------------------------------
+
+
+def with_gaps(x):
+    """The same numbers in every second place of a larger tensor."""
+    return x.repeat_interleave(2, -1)[..., ::2]
+
+
+LAYOUTS = {
+    "gradient in channels last": (lambda p: p, lambda g: g.to(memory_format=torch.channels_last)),
+    "gradient transposed": (lambda p: p, lambda g: g.transpose(0, 2).contiguous().transpose(0, 2)),
+    "gradient with gaps": (lambda p: p, with_gaps),
+    "parameter in channels last": (lambda p: p.to(memory_format=torch.channels_last), lambda g: g),
+    "parameter with gaps": (with_gaps, lambda g: g),
+    "both transposed": (lambda p: p.mT, lambda g: g.mT.contiguous()),
+}
+
+
+@every_kernel
+@every_case
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_steps_do_not_depend_on_the_layout_in_memory(cls, options, layout, fused):
+    lay_parameter, lay_gradient = LAYOUTS[layout]
+    start = parameter(4, 3, 3, 3).detach()
+    turned = layout == "both transposed"
+    found = []
+    for odd in (False, True):
+        p = nn.Parameter(lay_parameter(start.clone()) if odd else start.clone())
+        optimizer = cls([p], lr=0.1, reg=L1(0.05), fused=fused, **options)
+        for k in range(4):
+            g = parameter(4, 3, 3, 3, seed=k + 1).detach()
+            p.grad = lay_gradient(g) if odd else g
+            optimizer.step()
+        found.append(p.detach().mT if odd and turned else p.detach())
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-7)
+
+
+@every_kernel
+@every_case
+def test_a_gradient_that_is_one_number_for_all(cls, options, fused):
+    expanded, plain = nn.Parameter(torch.zeros(100)), nn.Parameter(torch.zeros(100))
+    for p, g in ((expanded, torch.ones(1).expand(100)), (plain, torch.ones(100))):
+        optimizer = cls([p], lr=0.1, fused=fused, **options)
+        p.grad = g
+        optimizer.step()
+    assert torch.equal(expanded, plain)
+    assert plain.unique().numel() == 1
+
+
+@every_kernel
+@every_case
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_model_that_becomes_channels_last(cls, options, resumed, fused):
+    def network():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3)).double()
+
+    def optimizer_of(model):
+        return cls(param_groups(model, conv=L1(0.01)), lr=0.01, fused=fused, **options)
+
+    def train(model, optimizer, steps):
+        for k in steps:
+            x = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(k)).double()
+            optimizer.zero_grad()
+            model(x).sub(1).square().mean().backward()
+            optimizer.step()
+
+    plain, changed = network(), network()
+    train(plain, optimizer_of(plain), range(8))
+    optimizer = optimizer_of(changed)
+    train(changed, optimizer, range(4))
+    if resumed:
+        changed, kept = network().to(memory_format=torch.channels_last), changed
+        changed.load_state_dict(kept.state_dict())
+        state, optimizer = stored(optimizer.state_dict()), optimizer_of(changed)
+        optimizer.load_state_dict(state)
+    else:
+        changed.to(memory_format=torch.channels_last)
+    train(changed, optimizer, range(4, 8))
+    for p, q in zip(plain.parameters(), changed.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-10, atol=1e-12)

@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from bregman.chains import Call
 from bregman.multilevel.catchup import caught_up, paces
-from bregman.multilevel.restriction import RestrictedParameter, Restriction, plain
+from bregman.multilevel.restriction import Restriction, plain
 from bregman.multilevel.supports import Entries, Grid, RestingGrid, Support
 from bregman.multilevel.trained import blocks, layers, supports
-from bregman.multilevel.ways import PATHS, Csr, Gathered, choose
+from bregman.multilevel.ways import PATHS, choose
 from bregman.optim import BregmanOptimizer
 from bregman.regularizers import GroupL12, Regularizer, Zero
 
@@ -42,9 +42,10 @@ class Multilevel:
 
     Model and optimizer keep their parameters, whole for everyone who looks at them, also in the
     middle of a cycle: for hooks, averages, copies, clipping and evaluation. Who edits a weight or
-    moves the model ends the cycle; the frozen steps so far count for the catch-up. The state of the
-    cycle is in the optimizer's ``state_dict``: a training that is resumed in the middle of a cycle
-    goes on bit for bit. What hooks into every step can leave out frozen ones with ``cycle.frozen``.
+    moves the model ends the cycle (docs/multilevel.md has a table); the frozen steps so far count
+    for the catch-up. The state of the cycle is in the optimizer's ``state_dict``: a training that
+    is resumed in the middle of a cycle goes on bit for bit. What hooks into every step can leave
+    out frozen ones with ``cycle.frozen``.
 
     Args:
         model: a plain module, neither compiled nor wrapped for parallel training (wrap it later).
@@ -113,10 +114,9 @@ class Multilevel:
 
     def finish(self) -> None:
         """End the cycle here: the next step is a full one."""
-        with plain():
-            if self.frozen:
+        if self.frozen:
+            with plain():
                 self._thaw()
-            self._release()
 
     def detach(self) -> None:
         """End the cycle and take it off model and optimizer for good."""
@@ -165,13 +165,14 @@ class Multilevel:
 
     def _full_groups(self, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The optimizer's groups, with a stride where v waited."""
-        self._release()
         self._full_step = ExitStack()
         found = []
         for group in groups:
             by_pace: dict[float, list[Tensor]] = defaultdict(list)
             for p in group["params"]:
                 pace, state = 1.0, self.optimizer.state.get(p, {})
+                if not state:  # it starts anew
+                    self._skipped.pop(p, None)
                 held = self._restrictions.get(p)
                 if held is not None and self.missed and "subgrad" in state:
                     missed = held.missed if self.catch_up else 0
@@ -204,9 +205,25 @@ class Multilevel:
         with torch._C.DisableTorchFunctionSubclass():
             type(self.optimizer).zero_grad(self.optimizer, set_to_none)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a Multilevel can't be copied or pickled, since it is attached to its model and its "
+            "optimizer: copy these and attach another one; the optimizer's state_dict has the state"
+        )
+
     def _settle(self) -> None:
-        """End the cycle if somebody changed a weight."""
-        if self.frozen and any(held.disturbed() for held in self._restrictions.values()):
+        """End the cycle if somebody changed a weight, took states away or lets decay what rests."""
+        if not self.frozen:
+            return
+        state, held = self.optimizer.state, self._restrictions
+        decaying = (
+            p for g in self.optimizer.param_groups if g["weight_decay"] for p in g["params"]
+        )
+        if (
+            any(p in held and isinstance(held[p].support, RestingGrid) for p in decaying)
+            or any("subgrad" not in state.get(p, {}) for p in held)
+            or any(restriction.disturbed() for restriction in held.values())
+        ):
             self.finish()
 
     # the cycle
@@ -216,33 +233,24 @@ class Multilevel:
         ways = choose(self.model, supports, self._path, self._call, self.paths)
         for p, support in supports.items():
             self._restrictions[p] = Restriction(p, support, ways.get(p), self.finish)
-        if any(isinstance(way, Gathered) and way.call is not None for way in ways.values()):
+        self._options = self._reg_and_delta()
+        self.frozen = bool(supports)
+        if self.frozen:
             begin = self.model.register_forward_pre_hook(self._call.enter)
             end = self.model.register_forward_hook(self._call.leave, always_call=True)
             for hook in (begin, end):
                 self._calls.callback(hook.remove)
-        self._options = self._reg_and_delta()
-        self.frozen = bool(supports)
 
     def _thaw(self) -> None:
-        """Write back what the frozen steps did; linear layers still leave out what is zero."""
+        """Write back what the frozen steps did."""
         for p, held in self._restrictions.items():
             self._skipped[p] += held.missed
-            held.show()
-            held.frozen = False
+            held.release()
         self.frozen = False
         self._calls.close()
         self._call.inside = False
         if self._options != self._reg_and_delta():
             self.optimizer.update_parameters()
-        for held in self._restrictions.values():
-            saves = held.part.numel() < held.whole.numel() and held.whole.dim() == 2
-            if not (isinstance(held.way, Csr | Gathered) and saves):
-                held.release()
-
-    def _release(self) -> None:
-        for held in self._restrictions.values():
-            held.release()
 
     def _reg_and_delta(self) -> list[tuple[Regularizer, float]]:
         return [(group["reg"], group["delta"]) for group in self.optimizer.param_groups]
@@ -254,15 +262,21 @@ class Multilevel:
         named = list(self.model.named_parameters())
         state_dict[KEY] = {
             "frozen": self.frozen,
-            "restricted": any(isinstance(p, RestrictedParameter) for p in held),
             "missed": self.missed,
             "parts": {name: held[p].state() for name, p in named if p in held},
             "skipped": {name: self._skipped[p] for name, p in named if p in self._skipped},
         }
 
     def _before_load(self, _: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        self.finish()
         self._loaded = state_dict.get(KEY)
+        shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}
+        parts = self._loaded["parts"] if self._loaded else {}
+        if other := [name for name, part in parts.items() if shapes.get(name) != part["shape"]]:
+            raise ValueError(
+                f"state_dict must be of a cycle over this model, got one with {other[0]} of shape "
+                f"{parts[other[0]]['shape']}; nothing was changed"
+            )
+        self.finish()
         return {key: value for key, value in state_dict.items() if key != KEY}
 
     def _after_load(self, _: Any) -> None:
@@ -278,8 +292,6 @@ class Multilevel:
                 held.load(stored[p])
             if not state["frozen"]:
                 self._thaw()
-            if not state["restricted"]:
-                self._release()
         self.missed = state["missed"]
         self._skipped = Counter({named[name]: n for name, n in state["skipped"].items()})
 

@@ -17,6 +17,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
+from bregman.chains import traced
 from bregman.multilevel.supports import RestingGrid, Support
 
 _PRODUCTS = {F.linear, F.conv1d, F.conv2d, F.conv3d}
@@ -106,7 +107,6 @@ class Restriction:
 
     Attributes:
         part: the entries at the support.
-        frozen: whether the part moves; if not, the next step is a full one.
         gradient: of the part; None if there is none.
         missed: the number of frozen steps that it took.
     """
@@ -117,7 +117,7 @@ class Restriction:
         self._held: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self.whole, self.part = self._hold("theta", full)
         self.gradient: Tensor | None = None
-        self.frozen, self.missed = True, 0
+        self.missed = 0
         # whether parts moved on and whole tensors did not; somebody saw these since
         self._ahead = self._looked = False
         # what may have happened to the parameter
@@ -201,12 +201,10 @@ class Restriction:
             return func(x, weight, bias, *rest, **options)
 
         transformed = torch._C._functorch.peek_interpreter_stack() is not None  # by torch.func
-        dense_here = transformed or not torch.is_grad_enabled() or isinstance(x, Restricted)
-        if self.way is None or dense_here:
+        dense_here = transformed or traced() or isinstance(x, Restricted)
+        if self.way is None or dense_here or not torch.is_grad_enabled():
             return None
         with torch._C.DisableTorchFunctionSubclass():
-            if not self.frozen:
-                return self.way.with_full_gradient(dense, x, self.full, bias)
             held = [t.restriction for t in (weight, bias) if isinstance(t, RestrictedParameter)]
             if not any(restriction.disturbed() for restriction in held):
                 return self.way(dense, x, self.values(), bias)
@@ -278,7 +276,9 @@ class Restriction:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs beside whole tensors: the part has what stands for others."""
-        return {"support": vars(self.support), "missed": self.missed, "part": self.part}
+        shape = tuple(self.whole.shape)
+        return {"support": vars(self.support), "missed": self.missed, "part": self.part,
+                "shape": shape}  # fmt: skip
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a stored state; the whole tensors may come later."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bregman.optim.base import laid_out_as
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -34,7 +36,7 @@ class Entries:
     def spread(self, part: Tensor, full: Tensor) -> Tensor:
         """A tensor like ``full`` with other entries at the support; differentiable in ``part``."""
         spread = full.flatten().index_copy(0, self.index.flatten(), part.flatten())
-        return _laid_out_as(full, spread.view(full.shape))
+        return laid_out_as(full, spread.view(full.shape))
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Grid:
         part = full.index_select(0, self.rows)
         if self.columns is not None:
             part = part.index_select(1, self.columns)
-        return _laid_out_as(full, part)
+        return laid_out_as(full[tuple(map(slice, part.shape))], part)
 
     def renew(self, part: Tensor, full: Tensor) -> None:
         """Read the entries again, into a restriction."""
@@ -73,7 +75,7 @@ class Grid:
 
     def spread(self, part: Tensor, full: Tensor) -> Tensor:
         """A tensor like ``full`` with other entries at the support; differentiable in ``part``."""
-        return _laid_out_as(full, full.index_put(self._at, part))
+        return laid_out_as(full, full.index_put(self._at, part))
 
     @property
     def _at(self) -> tuple[Tensor, ...]:
@@ -108,7 +110,8 @@ class RestingGrid(Grid):
         """The entries that do not rest, and a column of zeros; a new tensor."""
         part = super().restrict(full)
         last = part.new_zeros(len(part), 1, *part.shape[2:])
-        return _laid_out_as(full, torch.cat([part, last], 1))
+        part = torch.cat([part, last], 1)
+        return laid_out_as(full[tuple(map(slice, part.shape))], part)
 
     def measure(self, part: Tensor, full: Tensor) -> None:
         """Write the norms of what rests into the last column of a restriction."""
@@ -169,15 +172,6 @@ def missing(index: Tensor, size: int) -> Tensor:
     """The numbers in range(size) that are not in ``index``, in ascending order."""
     left = torch.ones(size, dtype=torch.bool, device=index.device)
     return left.index_fill(0, index, False).nonzero().flatten()
-
-
-def _laid_out_as(like: Tensor, x: Tensor) -> Tensor:
-    """x, no larger than ``like``, with its dimensions in memory in the same order."""
-    like = like[tuple(slice(n) for n in x.shape)]
-    strides = torch.empty_like(like, device="meta").stride()
-    if x.stride() == strides:
-        return x
-    return x.new_empty_strided(x.shape, strides).copy_(x)
 
 
 def _row_norms(x: Tensor) -> Tensor:

@@ -33,13 +33,10 @@ class Masked:
     Args:
         full: its whole weight.
         trained: what moves of it.
-
-    Attributes:
-        support: what is not zero.
     """
 
     def __init__(self, full: Tensor, trained: Support) -> None:
-        self.full, self.trained, self.support = full.detach(), trained, trained
+        self.full, self.trained = full.detach(), trained
 
     def __call__(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
         """The output of the layer, here with the entries put back into a weight of full size.
@@ -51,40 +48,6 @@ class Masked:
             bias: as the layer has it.
         """
         return dense(x, self.trained.spread(part, self.full), whole(bias))
-
-    def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        """The output, all features in and out, for the entries of a weight at ``support``."""
-        return self(dense, x, part, bias)
-
-    def with_full_gradient(
-        self, dense: Product, x: Tensor, weight: Tensor, bias: Tensor | None
-    ) -> Tensor:
-        """The output of a linear layer that has its whole weight, of which all gets a gradient.
-
-        The forward product and the gradient of x still leave out what is zero. In autocast, and if
-        someone put numbers outside of the support, the layer is just dense.
-        """
-        part = self.support.restrict(weight.detach())
-        outside = part.count_nonzero() != weight.count_nonzero()
-        if outside or torch.is_autocast_enabled(x.device.type):
-            return dense(x, weight, bias)
-        return _AttachWeight.apply(self.forward(dense, x, part, bias), x, weight)
-
-
-class _AttachWeight(torch.autograd.Function):
-    """y as it is, and to the weight the gradient that it has in y = x W^T."""
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.mark_dirty(y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor]:
-        (x,) = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1])
-        return grad, None, rows.t() @ x.reshape(-1, x.shape[-1])
 
 
 class Csr(Masked):
@@ -145,6 +108,9 @@ class _CsrProduct(torch.autograd.Function):
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         csr, (x, values), grad = ctx.csr, ctx.saved_tensors, grad.contiguous()
+        if torch.is_grad_enabled():  # to be differentiated again
+            weight = csr.trained.spread(values, torch.zeros_like(csr.full))
+            return weight.t() @ grad, csr.trained.restrict(grad @ x.t()), None
         grad_x = grad_values = None
         if ctx.needs_input_grad[0]:
             grad_x = _bags(csr.by_columns, values.index_select(0, csr.order), grad)
@@ -184,13 +150,10 @@ class Gathered(Masked):
     """
 
     trained: Grid
-    support: Grid
 
     def __init__(self, layer: Layer, trained: Grid) -> None:
         super().__init__(layer.weight, trained)
         self.layer = layer
-        if trained.rest is not None:
-            self.support = Grid(trained.rows)
         self.dead = missing(trained.rows, len(layer.weight))
         self._front: Gathered | None = None
         self._met: Tensor | None = None
@@ -224,16 +187,10 @@ class Gathered(Masked):
             met = self._of_constants(part)
             small = met if small is None else small + met
             part = part[:, : len(live)]
-        y = self._product(dense, x, part, small)
+        elif self.trained.columns is not None:
+            x = x.index_select(1 - part.dim(), self.trained.columns)
+        y = dense(x, part, small)
         return y if narrow or not len(self.dead) else self._widen(y, bias)
-
-    def forward(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        return self._widen(self._product(dense, x, part, None), bias)
-
-    def _product(self, dense: Product, x: Tensor, part: Tensor, bias: Tensor | None) -> Tensor:
-        if self.support.columns is not None:
-            x = x.index_select(1 - part.dim(), self.support.columns)
-        return dense(x, part, bias)
 
     def _widen(self, y: Tensor, bias: Tensor | None) -> Tensor:
         """All features, of those that are given without their biases."""
@@ -241,7 +198,7 @@ class Gathered(Masked):
         if len(self.dead):
             shape = list(y.shape)
             shape[dim] = len(self.full)
-            y = y.new_zeros(shape).index_copy(dim, self.support.rows, y)
+            y = y.new_zeros(shape).index_copy(dim, self.trained.rows, y)
         bias = whole(bias)
         return y if bias is None else y + bias.to(y.dtype).view(-1, *(1 for _ in range(-1 - dim)))
 

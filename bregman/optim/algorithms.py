@@ -10,7 +10,7 @@ from torch.optim.adam import adam
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from bregman.optim.base import Group, RegularizedOptimizer, precision, scalar
+from bregman.optim.base import Group, RegularizedOptimizer, along, laid_out_as, precision, scalar
 from bregman.optim.mirror import BregmanOptimizer, mirror_step
 from bregman.optim.proxes import prox_together, write_prox
 from bregman.regularizers import Regularizer
@@ -94,6 +94,8 @@ class LinBreg(BregmanOptimizer):
                 # too small, or too few digits, to be taken from 1 and back
                 grads, dampening = list(torch._foreach_mul(grads, share)), 0.0
         vs = [state["subgrad"] for state in states]
+        if group["fused"]:
+            grads = along(vs, grads)
         ms = [state["momentum_buffer"] if beta else None for state in states]
         _sgd(vs, grads, ms, momentum=beta, dampening=dampening, lr=lr, fused=group["fused"])
         self._read_off(group, params, states)
@@ -160,6 +162,8 @@ class AdaBreg(BregmanOptimizer):
             [state[key] for state in states] for key in ("subgrad", "exp_avg", "exp_avg_sq", "step")
         )
         lr, eps = scalar(group["lr"]), group["eps"]
+        if fused:
+            grads = along(vs, grads)
         _adam(vs, grads, m1s, m2s, [], steps, beta1=beta1, beta2=beta2, lr=lr, eps=eps, fused=fused)
         self._read_off(group, params, states)
 
@@ -195,6 +199,9 @@ class ProxGD(RegularizedOptimizer):
     def _update(self, group: Group, params: list[Tensor], grads: list[Tensor]) -> None:
         lr = scalar(group["lr"])
         points = [p.to(precision(p)) for p in params]  # the parameters themselves if that is theirs
+        if group["fused"]:
+            points = [laid_out_as(x, x) for x in points]
+            grads = along(points, grads)
         _sgd(points, grads, [None] * len(params), lr=lr, fused=group["fused"])
         if all(p.is_cpu for p in params):
             for x, p in zip(points, params, strict=True):

@@ -165,6 +165,21 @@ def precision(p: Tensor) -> torch.dtype:
     return p.dtype if p.dtype.itemsize >= 4 else torch.float32
 
 
+def laid_out_as(like: Tensor, x: Tensor) -> Tensor:
+    """x with its dimensions in memory in the order of another tensor of its shape, without gaps."""
+    strides = torch.empty_like(like, device="meta").stride()
+    return x if x.stride() == strides else x.new_empty_strided(x.shape, strides).copy_(x)
+
+
+def along(vs: list[Tensor], grads: list[Tensor]) -> list[Tensor]:
+    """Gradients laid out as what they move.
+
+    On a CPU torch's fused kernels go along the memory of their tensors, whatever the strides are.
+    """
+    pairs = zip(vs, grads, strict=True)
+    return [g if g.stride() == v.stride() else laid_out_as(v, g) for v, g in pairs]
+
+
 def scalar(lr: float | Tensor) -> float | Tensor:
     """A learning rate as kernels take it: a float, without dimensions if it is on a device."""
     if isinstance(lr, Tensor):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bregman.checks import check
-from bregman.optim.base import Group, RegularizedOptimizer, State, precision
+from bregman.optim.base import Group, RegularizedOptimizer, State, laid_out_as, precision
 from bregman.optim.proxes import prox_together, write_prox
 
 
@@ -75,6 +75,9 @@ class BregmanOptimizer(RegularizedOptimizer):
                 # states of another order, data that was replaced: both could be broadcast
                 shapes = [tuple(x.shape) for x in (p, state["subgrad"])]
                 check(False, "state", f"of the parameter's shape, {shapes[0]}", shapes[1])
+            for key, x in state.items():
+                if x.shape == p.shape:  # such as after a change to channels last
+                    state[key] = laid_out_as(p, x)
             if id(p) in known and p.numel() and not (compiling or self._told):
                 self._tell_of_an_edit(group, p, state)
         return states
