@@ -146,6 +146,23 @@ def test_a_key_moves_every_dot_along_its_curve(curves):
 
 
 @pytest.mark.more
+def test_a_frame_leaves_alone_what_stays(curves):
+    """Axes and shadows are a picture of their own, which is not painted anew."""
+    curves.evaluate("""() => {
+        window.changes = {};
+        document.querySelectorAll("[role=img] > svg").forEach((sheet, number) =>
+            new MutationObserver((list) => window.changes[number] = list.length)
+                .observe(sheet, {childList: true, subtree: true, attributes: true}));
+    }""")
+    curves.locator("input[type=range]").focus()
+    curves.keyboard.press("ArrowLeft")
+    curves.wait_for_function("Object.keys(window.changes).length")
+    assert list(curves.evaluate("window.changes")) == ["1"], "the second sheet alone"
+    curves.get_by_label("b", exact=True).uncheck()
+    curves.wait_for_function("'0' in window.changes")
+
+
+@pytest.mark.more
 def test_axes_stay_whatever_is_switched_off(curves):
     before, places = ticks(curves), dots(curves)
     curves.get_by_label("b", exact=True).uncheck()
@@ -196,7 +213,7 @@ def test_one_value_of_a_tag_is_chosen_and_what_has_none_of_it_is_not_there(shown
     moving.browse([moving.network("Net", networks, ["x0", "x1", "x2"]), other], "Networks.",
                   frames=range(2), one=("run",))  # fmt: skip
     page = opened()
-    texts = page.locator("svg").nth(0).locator("text")
+    texts = page.get_by_role("img").first.locator("text")
     assert texts.all_text_contents() == ["Net", "x0", "2", "x1", "2", "x2", "2"]
     assert not page.get_by_text("Of b").is_visible()
     page.get_by_label("run", exact=True).select_option("b")

@@ -223,6 +223,17 @@ def inference() -> str:
     return markdown(lines)
 
 
+def explorers() -> str:
+    """How long after a key the explorers of the notebooks have their picture."""
+    table = timings("explorers").pivot_table("value", "case", "metric", sort=False)
+    slowest = table["95 % below [ms]"].idxmax()
+    return (
+        f"{len(table)} explorers, median {table['median [ms]'].median():.0f} ms; in the slowest "
+        f"({slowest}) 95 % of the pictures are there within "
+        f"{table.loc[slowest, '95 % below [ms]']:.0f} ms"
+    )
+
+
 def batch_sizes() -> str:
     """A training step of the wide MLP at several batch sizes: times as fast as the dense one."""
     tables = {t: timings(f"sparse_training/wide_mlp_{t}") for t in (1, 2)}

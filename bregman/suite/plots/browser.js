@@ -261,13 +261,16 @@
         tabindex: 0, role: "img", "data-lm-suppress-shortcuts": true,
         "aria-label": `${panel.title}. ${data.alt} Arrow keys: up and down go from value to value`
           + (data.frames.length ? `, left and right through ${data.label}.` : "."),
-      }, "background:#fff;color:#222");
+      }, "position:relative;background:#fff;color:#222");
       const kind = KINDS[panel.kind](panel, data.frames, data.panels);
-      place.innerHTML = `<svg viewBox="0 0 ${WIDTH} ${kind.height || HEIGHT}" width="100%" font-size="11"
-        font-family="sans-serif" fill="#222" style="display:block">
-        ${text(WIDTH / 2, 16, panel.title, 'text-anchor="middle" font-weight="bold"')}
-        <g></g><g></g><circle r="7" fill="none" stroke="#111" visibility="hidden"/></svg>`;
-      const [back, front] = place.querySelectorAll("svg > g");
+      const sheet = (style, drawn) => `<svg viewBox="0 0 ${WIDTH} ${kind.height || HEIGHT}"
+        width="100%" font-size="11" font-family="sans-serif" fill="#222" style="${style}">${drawn}</svg>`;
+      // what stays is a layer of its own, so that a browser does not paint it anew with every frame
+      place.innerHTML = sheet("display:block;will-change:transform",
+        `${text(WIDTH / 2, 16, panel.title, 'text-anchor="middle" font-weight="bold"')}<g></g>`)
+        + sheet("position:absolute;inset:0;will-change:transform",
+          '<g></g><circle r="7" fill="none" stroke="#111" visibility="hidden"/>');
+      const [back, front] = place.querySelectorAll(":scope > svg > g");
       return { panel, place, kind, back, front, ring: front.nextSibling, spots: () => [] };
     });
     const told = make(figure, "div", { role: "status" }, "min-height:1.5em;font-size:0.9em");
