@@ -89,9 +89,7 @@ bench: setup
 pages: setup
 	$(BIN)/python -m bregman.suite.pages
 
-# the runs of 08, which is stored at that scale, first: no progress bar ends up in a notebook
 notebooks: setup
-	$(BIN)/bregman run cifar10_resnet --scale smoke --no-notebooks
 	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --execute --inplace \
 	  --ExecutePreprocessor.record_timing=False notebooks/[0-9]*.ipynb
 	$(BIN)/python scripts/clean_notebooks.py notebooks/[0-9]*.ipynb || true  # 1: it changed some

@@ -33,13 +33,14 @@ def shared(tmp_path_factory, worker_id) -> Path:
 
 @pytest.fixture(scope="session")
 def stored(shared) -> Path:
-    """A results folder with a copy of the stored runs at the paper's scale."""
+    """A results folder with a copy of the stored runs, of the narrow and the paper's scale."""
     from bregman.suite.paths import ROOT
 
     results = shared / "results"
-    with FileLock(shared / "paper.lock"):
-        if not (results / "paper").exists():
-            shutil.copytree(ROOT / "results" / "paper", results / "paper")
+    with FileLock(shared / "stored.lock"):
+        for scale in ("narrow", "paper"):
+            if not (results / scale).exists():
+                shutil.copytree(ROOT / "results" / scale, results / scale)
     return results
 
 
