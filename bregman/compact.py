@@ -73,6 +73,9 @@ def compact(model: Model) -> Model:
         for path in _paths(made, graph)
         for first, between, second in pairs(path, (*_DROPOUT, *_NORMS))
         if getattr(first, "groups", 1) == 1
+        # behind a linear layer it may be one of tokens, (batch, tokens, features)
+        and {n.num_features for n in between if type(n) in _NORMS}
+        <= {first.weight.shape[0], second.weight.shape[1]}
     ]
     if not linked:
         raise TypeError(
@@ -119,10 +122,10 @@ def _paths(model: nn.Module, graph: fx.Graph | None) -> Iterator[_Path]:
             # activations may be used more than once
             once = node.op != "call_module" or often[node.target] == 1
             once &= read.isdisjoint([*module.parameters(), *module.buffers()])
+            # without statistics a normalization is another function of each batch
+            once &= getattr(module, "running_mean", module) is not None
             if type(module) in (*LAYERS, *_NORMS) and not once:
                 break
-            if type(module) in _NORMS and module.running_mean is None:
-                break  # another function of each batch
             seen.add(node)
             path.append(module)
             if len(node.users) != 1:

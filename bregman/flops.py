@@ -6,12 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from bregman.checks import check
 from bregman.layers import Weight, modes_kept, weights, whole
+
+# products that the registry does not have, by the last dimensions of a factor that they sum over
+_SUMS = {"mv": 1, "addmv": 1, "dot": 1, "_grouped_mm": 1, "_trilinear": 2}
 
 
 def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
@@ -33,14 +37,15 @@ def forward_flops(model: nn.Module, inputs: Tensor) -> dict[str, float]:
         ValueError: inputs has no sample.
     """
     check(len(inputs) > 0, "inputs", "of at least one sample", tuple(inputs.shape))
-    counted = _Products(weights(model))
     # the fused kernels of attention hide their products
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with modes_kept(model), torch.no_grad(), counted:
-            model.eval()
-            model(inputs)
+        # in a cache: what a parametrization computes is no product with samples
+        with modes_kept(model), torch.no_grad(), parametrize.cached():
+            counted = _Products(weights(model.eval()))
+            with counted:
+                model(inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
     return {name: flops / len(inputs) for name, flops in counted.flops.items()}
@@ -55,12 +60,13 @@ class _Products(TorchDispatchMode):
 
     def __init__(self, weights: Sequence[Weight]) -> None:
         super().__init__()
-        self.flops = {weight.name: 0 for weight in weights}
+        self.flops = {weight.name: 0.0 for weight in weights}
         # by storage: a weight, and the part of the storage that is its parameter, or was computed
-        # from that alone: the weight cast, masked or normalized; several that were joined
+        # from that alone: the weight, or a part of it, cast, masked or normalized; several joined
         self.places: dict[int, list[tuple[tuple[Weight, ...], Tensor]]] = defaultdict(list)
         for weight in weights:
-            self.places[_storage(weight.parameter)].append(((weight,), weight.parameter))
+            for x in (weight.parameter, getattr(weight.layer, weight.attribute)):
+                self.places[_storage(x)].append(((weight,), x))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -72,24 +78,29 @@ class _Products(TorchDispatchMode):
                 return out
         out = func(*args, **kwargs)
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        numbers = [x for x in tensors if x.dim() and x.is_floating_point()]
         found = self._taking_part(tensors)
         every = tuple(dict.fromkeys(weight for joined in found for weight in joined))
         if "rnn" in str(kind):
             # all time steps and weights at once; the first tensor is the input
-            steps = tensors[0].numel() // tensors[0].shape[-1]
             for weight in every:
-                self.flops[weight.name] += 2 * steps * weight.parameter.numel()
-        elif found and kind in flop_registry:
-            total = flop_registry[kind](*args, **kwargs, out_val=out)
+                self.flops[weight.name] += 2 * tensors[0].shape[:-1].numel() * _size([weight])
+        elif found and (kind in flop_registry or kind.__name__ in _SUMS):
+            if kind in flop_registry:
+                total = flop_registry[kind](*args, **kwargs, out_val=out)
+            else:
+                total = 2 * out.numel() * numbers[-2].shape[-_SUMS[kind.__name__] :].numel()
             for weight in found[0]:
-                self.flops[weight.name] += total * weight.parameter.numel() // _size(found[0])
-        elif found and kind is torch.ops.aten._trilinear:
-            # a bilinear layer, which the registry does not have
-            self.flops[every[0].name] += 2 * out.numel() * every[0].parameter[0].numel()
-        elif found and every[0].kind != "embedding":
+                self.flops[weight.name] += total * _size([weight]) / _size(found[0])
+        elif found:
+            # what is computed from one weight alone is of it, whole or in part, cast or copied; but
+            # nothing that is looked up in a table, and nothing that has a gain
+            table = every[0].kind == "embedding"
+            given = tensors if table else numbers
+            alone = len(found) == 1 and all(self._taking_part([x]) for x in given)
             for x in (leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)):
-                made_of = found[0] if x.numel() == _size(found[0]) else every
-                if x.numel() == _size(made_of):
+                made_of = found[0] if alone or x.numel() == _size(found[0]) else every
+                if alone or (not table and x.numel() == _size(made_of)):
                     self.places[_storage(x)].append((made_of, x))
         return out
 

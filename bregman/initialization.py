@@ -2,10 +2,10 @@
 
 import math
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bregman.checks import check
 from bregman.layers import weights
@@ -30,9 +30,9 @@ def sparse_init_(
 
     Attention, recurrent, transposed and foreign layers are drawn alike, each matrix that is packed
     into a weight by itself. Left as they are: embeddings (``bregman.layers.weights`` says what
-    counts as one), frozen weights, and the biases of layers with more than one weight. Behind a
-    parametrization the parameter is drawn: a weight norm gets v and g of W, a spectral norm scales
-    W, and what ``torch.nn.utils.prune`` masked stays zero.
+    counts as one), frozen weights, and biases of two or more dimensions or of layers with more than
+    one weight. Behind a parametrization the parameter is drawn: a weight norm gets v and g of W, a
+    spectral norm scales W, and what ``torch.nn.utils.prune`` masked stays zero.
 
     Args:
         module: a linear or convolution layer, or a module that contains some; changed in place.
@@ -75,19 +75,15 @@ def sparse_init_(
             done = "drawn once" if weight in drawn else "an embedding, it is left as it is"
             _warn(f"layers {', '.join(names)} share one weight: {done}")
 
-    device = generator.device if generator is not None else torch.device("cpu")
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=device)
-
+    rng: dict[str, Any] = {"generator": generator, "device": getattr(generator, "device", "cpu")}
     for weight in drawn:
         shape = weight.rows(weight.parameter).shape
         n_in, n_out = weight.fans
         alpha = 2 / n_in if nonlinearity == "relu" else 2 / (n_in + n_out)
         kernel = 2 if weight.kind == "conv" else len(shape)
         grouped = {"entry": len(shape), "kernel": kernel, "row": 1}[group]
-        mask = uniform(*shape[:grouped], *(1 for _ in shape[grouped:])) < density
-        dense = torch.randn(shape, generator=generator, device=device)
+        mask = torch.rand((*shape[:grouped], *(1 for _ in shape[grouped:])), **rng) < density
+        dense = torch.randn(shape, **rng)
         rows = gain * math.sqrt(alpha / density) * dense * mask
         weight.assign(weight.from_rows(rows).to(weight.parameter))
         if not mask.any():
@@ -98,11 +94,11 @@ def sparse_init_(
             )
         if weight.attribute != "weight":
             continue
-        low, high = {"positive": (0, 1), "symmetric": (-1, 1), "zero": (0, 0)}[bias]
+        low, width = {"positive": (0, 1), "symmetric": (-1, 2), "zero": (0, 0)}[bias]
         for layer in (weight.layer, *(layer for _, layer in weight.shared)):
             biases = dict(layer.named_parameters(recurse=False)).get("bias")
-            if biases is not None and biases.requires_grad:
-                biases.copy_((low + (high - low) * uniform(*biases.shape)) / math.sqrt(n_in))
+            if biases is not None and biases.requires_grad and biases.dim() < 2:
+                biases.copy_((low + width * torch.rand(biases.shape, **rng)) / math.sqrt(n_in))
 
 
 def _warn(message: str) -> None:

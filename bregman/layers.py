@@ -85,13 +85,19 @@ class Weight:
     @torch.no_grad()
     def keeps_zeros(self) -> bool:
         """Whether zeros of the parameter are zeros of the weight."""
-        if (made := _parametrizations(self.layer).get(self.attribute)) is None:
+        made, shape = _parametrizations(self.layer).get(self.attribute), self.parameter.shape
+        if made is None or self.magnitude is not None:
             return True
-        (name,) = (name for name, p in made.named_parameters() if p is self.parameter)
-        some = torch.arange(self.parameter.numel()).remainder(2).view(self.parameter.shape)
-        some = some.to(self.parameter)
+        random, found = torch.Generator().manual_seed(0), []
         with modes_kept(made):
-            return not functional_call(made.eval(), {name: some}, ())[some == 0].any()
+            for _ in range(8):
+                some = nn.functional.hardshrink(torch.randn(shape, generator=random), 0.7).to(
+                    self.parameter
+                )
+                found.append(functional_call(made.eval(), {"original": some}, ())[some == 0])
+        # NaN says nothing: it is 0/0 where a norm is that of zeros alone
+        known = torch.cat([x[~x.isnan()] for x in found])
+        return len(known) > 0 and not known.any()
 
     @torch.no_grad()
     def assign(self, value: Tensor) -> None:
@@ -144,10 +150,10 @@ class Weight:
     @property
     def matrices(self) -> int:
         """How many lie below one another: groups, gates, query with key and value."""
-        layer, shape = self.layer, self.parameter.shape
+        layer, shape = self._known, self.parameter.shape
         if isinstance(layer, CONV | TRANSPOSED):
             return layer.groups
-        if isinstance(layer, nn.MultiheadAttention) and self.attribute == "in_proj_weight":
+        if isinstance(self.layer, nn.MultiheadAttention) and self.attribute == "in_proj_weight":
             return 3
         if isinstance(layer, RECURRENT) and "_hr_" not in self.attribute:
             return shape[0] // layer.hidden_size
@@ -157,9 +163,9 @@ class Weight:
     def inputs_first(self) -> bool:
         """Whether the weight is stored as (in, out, ...) instead of torch's (out, in, ...)."""
         layer, shape = self.layer, self.parameter.shape
-        if isinstance(layer, TRANSPOSED):
+        if isinstance(self._known, TRANSPOSED):
             return True
-        if self.attribute != "weight" or not self._foreign or len(shape) != 2:
+        if self.attribute != "weight" or self._known is not None or len(shape) != 2:
             return False
         # Hugging Face's linear layer is found by name: the library need not be there
         named = any(base.__name__ == "Conv1D" for base in type(layer).__mro__)
@@ -178,8 +184,7 @@ class Weight:
 
     def from_rows(self, rows: Tensor) -> Tensor:
         """The inverse of ``rows``."""
-        turned = self._swap_channels(rows) if self.inputs_first else rows
-        return turned.reshape(self.parameter.shape)
+        return (self._swap_channels(rows) if self.inputs_first else rows).reshape_as(self.parameter)
 
     def inputs(self, value: Tensor) -> Tensor:
         """The same as (in, out per group, ...): a row per input of the layer."""
@@ -197,23 +202,26 @@ class Weight:
         n_out = rows.shape[0] // self.matrices
         if self.kind == "conv":
             n_out *= rows[0, 0].numel()
-        if isinstance(self.layer, TRANSPOSED):
-            n_in /= math.prod(self.layer.stride)
+        if isinstance(self._known, TRANSPOSED):
+            n_in /= math.prod(self._known.stride)
         return n_in, n_out
 
     def _swap_channels(self, x: Tensor) -> Tensor:
         """(out, in per group, ...) to (in, out per group, ...), and back."""
-        groups = self.matrices if isinstance(self.layer, CONV | TRANSPOSED) else 1
+        groups = self.matrices if self.kind == "conv" else 1
         return x.unflatten(0, (groups, x.shape[0] // groups)).transpose(1, 2).flatten(0, 1)
 
     @property
-    def _foreign(self) -> bool:
-        return not isinstance(self.layer, tuple(_TYPES.values()))
+    def _known(self) -> nn.Module | None:
+        """The layer, where the weight is what torch's layers have; a subclass may have more."""
+        named = self.attribute.startswith("weight")
+        known = named and isinstance(self.layer, tuple(_TYPES.values()))
+        return self.layer if known else None
 
     @property
     def _stacked(self) -> bool:
         # such as the matrices of several experts
-        return self.kind == "linear" and self._foreign and self.parameter.dim() > 2
+        return self.kind == "linear" and self._known is None and self.parameter.dim() > 2
 
 
 def whole(x: Tensor) -> Tensor:
@@ -226,11 +234,13 @@ def weights(model: nn.Module) -> list[Weight]:
     """Every weight of a model, shared ones once, in the order of definition.
 
     That is every parameter of two or more dimensions but those of normalization layers, in any
-    module. What a module of an unknown type has counts as "embedding" if it is named so (or token,
-    position, bias) or is broadcast (one dimension that is not 1, or a first one that is); as "conv"
-    if the module has a ``kernel_size`` or the parameter four dimensions or more; else as "linear",
-    in rows (out, in), or (in, out) for a module whose bias or whose name, Conv1D, says so. A
-    parameter that is an embedding in one place is one.
+    module. What a module of an unknown type has counts as "embedding" if it, or the list that it is
+    in, is named so (or token, position, bias) or if it is broadcast (one dimension that is not 1,
+    or a first one that is). What is called "weight" is broadcast only in a module without a
+    ``kernel_size``, if it has three or more dimensions of which one is not 1, or the shape of the
+    bias: a gain. "conv" is what has three or more dimensions and a module with a ``kernel_size``,
+    or four or more. All else is "linear", in rows (out, in), or (in, out) for a module whose bias
+    or whose name, Conv1D, says so. A parameter that is an embedding in one place is one.
 
     Like a ``state_dict``, this asks for whole weights: a cycle of ``Multilevel`` ends.
 
@@ -247,12 +257,11 @@ def weights(model: nn.Module) -> list[Weight]:
         if isinstance(layer, parametrize.ParametrizationList | nn.LayerNorm | nn.RMSNorm):
             continue
         for attribute, parameter, magnitude in _parameters(path, layer):
-            own = "" if attribute == "weight" else attribute
-            name = ".".join(filter(None, (path, own)))
+            name = f"{path}.{attribute}".removesuffix(".weight").removeprefix(".")
             check(not is_lazy(parameter), f"layer {name!r}", "run on a batch first", type(layer))
             if parameter.dim() < 2:
                 continue
-            kind = _kind(layer, attribute, parameter.shape)
+            kind = _kind(path, layer, attribute, parameter.shape)
             weight = Weight(name, layer, attribute, parameter, kind, magnitude)
             if (first := found.setdefault(parameter, weight)) is not weight:
                 first.shared.append((name, layer))
@@ -377,15 +386,21 @@ def _parametrizations(layer: Any) -> dict[str, parametrize.ParametrizationList]:
     return dict(layer.parametrizations.items()) if parametrize.is_parametrized(layer) else {}
 
 
-def _kind(layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
+def _kind(path: str, layer: nn.Module, attribute: str, shape: torch.Size) -> Kind:
+    kernels = hasattr(layer, "kernel_size") and len(shape) > 2
     for kind, types in _TYPES.items():
-        if isinstance(layer, types) and "weight" in attribute:
+        if isinstance(layer, types) and "weight" in attribute and (kernels or kind != "conv"):
             return kind
-    words = f"{attribute} {'embed' if 'embed' in type(layer).__name__.lower() else ''}".lower()
-    broadcast = attribute != "weight" and (shape[0] == 1 or sum(n > 1 for n in shape) < 2)
+    # what a list is called says what its parameters are
+    name = path.rpartition(".")[2] if isinstance(layer, nn.ParameterList | nn.ParameterDict) else ""
+    words = f"{attribute} {name} {'embed' * ('embed' in type(layer).__name__.lower())}".lower()
+    # a matrix may have one row or column, and a kernel one entry
+    single, bias = sum(n > 1 for n in shape) < 2, getattr(layer, "bias", None)
+    gain = not kernels and ((single and len(shape) > 2) or getattr(bias, "shape", None) == shape)
+    broadcast = gain if attribute == "weight" else single or shape[0] == 1
     if broadcast or any(word in words for word in ("embed", "token", "position", "bias")):
         return "embedding"
-    return "conv" if hasattr(layer, "kernel_size") or len(shape) > 3 else "linear"
+    return "conv" if kernels or len(shape) > 3 else "linear"
 
 
 def _in_layout(reg: Regularizer | None, weight: Weight) -> Regularizer | None:

@@ -35,8 +35,7 @@ def sparsity_summary(model: nn.Module) -> dict[str, Any]:
     found = [(weight, whole(weight.value)) for weight in weights(model)]
     check(bool(found), "model", "one with a linear or convolution layer", type(model).__name__)
     layers = [(weight, value) for weight, value in found if weight.kind != "embedding"]
-    neurons = [weight.inputs(value) for weight, value in layers[:1]]
-    neurons += [weight.rows(value) for weight, value in layers]
+    neurons = [w.inputs(v) for w, v in layers[:1]] + [w.rows(v) for w, v in layers]
     return {
         "n_total": _share_nonzero([value for _, value in found]),
         "n_linear": _share_nonzero([value for w, value in found if w.kind == "linear"]),

@@ -53,7 +53,8 @@ class SparsityTarget:
 
     Raises:
         ValueError: an argument is out of range, no group has a regularizer, or one has none of
-            blocks (no ``levels``), or lam = 0, or a regularized parameter is sharded.
+            blocks (no ``levels``), no attribute ``lam`` or lam = 0, or a regularized parameter is
+            sharded.
     """
 
     def __init__(self, optimizer: BregmanOptimizer, density: float, *, every: int = 10) -> None:
@@ -67,7 +68,8 @@ class SparsityTarget:
         check(bool(groups), "optimizer", "one with a regularizer to be steered", kind.__name__)
         for group in groups:
             group["reg"].levels(torch.ones_like(group["params"][0]))
-            check(group["reg"].lam > 0, "lam", "positive to be steered", group["reg"])
+            lam, name = getattr(group["reg"], "lam", 0), "the weight that with_lam sets, reg.lam"
+            check(lam > 0, name, "positive to be steered", group["reg"])
         params = [p for group in groups for p in group["params"]]
         sharded = [tuple(p.shape) for p in params if hasattr(p, "placements")]
         check(not sharded, "optimizer", "one whose regularized parameters are whole", sharded)

@@ -111,8 +111,9 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
 
     They become the mean over all samples, batches weighted by their sizes, whatever the layers'
     momentum; weights, momentum and modes stay. A layer that the model calls several times has the
-    mean over its calls, and one that it does not call keeps what it has. A model without batch
-    normalization is not even evaluated.
+    mean over its calls, and one that it does not call, or that is in eval mode when it does (frozen
+    by a ``train`` of the model's own), keeps what it has. A model without batch normalization is
+    not even evaluated.
 
     Args:
         model: changed in place.
@@ -129,26 +130,26 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
             "batches must be an iterable of batches, such as inputs.split(1000), got one tensor of "
             f"shape {tuple(batches.shape)}"
         )
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
+    momenta = {norm: norm.momentum for norm in model.modules() if isinstance(norm, _BatchNorm)}
+    if not momenta:
         return
-    momenta = [norm.momentum for norm in norms]
     seen: Counter[nn.Module] = Counter()
 
     def weigh(norm: Any, args: tuple[Tensor]) -> None:
-        if norm not in seen:
+        # one in eval mode is frozen, and these batches are none of its own
+        if norm.training and not seen[norm]:
             norm.reset_running_stats()
-        seen[norm] += len(args[0])
-        norm.momentum = len(args[0]) / seen[norm]
+        seen[norm] += norm.training * len(args[0])
+        norm.momentum = len(args[0]) / max(seen[norm], 1)
 
-    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(weigh) for norm in momenta]
     try:
         with modes_kept(model), torch.no_grad():
             model.train()
             for batch in _of_two_or_more(batches):
                 model(batch)
     finally:
-        for hook, norm, momentum in zip(hooks, norms, momenta, strict=True):
+        for hook, (norm, momentum) in zip(hooks, momenta.items(), strict=True):
             hook.remove()
             norm.momentum = momentum
 

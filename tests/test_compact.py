@@ -630,3 +630,34 @@ def test_a_forward_that_reads_the_sizes_of_its_layers_is_named():
 
     with pytest.raises(ValueError, match="forward of Sized reads the sizes of its layers"):
         compact(remove_rows(Sized(), 0.5))
+
+
+@pytest.mark.parametrize(("tokens", "width"), [(3, 8), (8, 4), (4, 8), (16, 8)])
+def test_a_normalization_of_tokens_ends_a_chain(tokens, width):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, width), nn.BatchNorm1d(tokens), nn.ReLU(),
+        nn.Linear(width, 5),
+    )  # fmt: skip
+    model = randomize_norms(remove_rows(model, 0.5))
+    small = compact(model)
+    assert sizes(small) == [(5, 6), (width, 5), (5, width)]
+    assert_same_outputs(model, small, torch.randn(7, tokens, 6))
+
+
+def test_with_no_other_chain_a_normalization_of_tokens_is_refused():
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(8, 3))
+    with pytest.raises(TypeError, match="has no chain of layers that can be seen"):
+        compact(model)
+
+
+def test_normalizations_before_and_after_flattening_stay_in_the_chain():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.BatchNorm1d(24),
+        nn.Linear(24, 5),
+    )  # fmt: skip
+    model = randomize_norms(remove_rows(model, 0.5))
+    small = compact(model)
+    assert len(small[0].weight) < 6
+    assert_same_outputs(model, small, torch.randn(7, 2, 4, 4))

@@ -249,3 +249,143 @@ def test_weights_that_are_joined_for_one_product_count_each():
     by_hand = {"q": 36, "k": 24, "v": 12, "wide": 45, "narrow": 18}
     assert flops == {name: 2 * 6 * n for name, n in by_hand.items()}
     assert sum(flops.values()) * 4 == torch_products_with_weights(Joined(), inputs)
+
+
+class Cross(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x[:, :3], x[:, :3], need_weights=False)[0]
+
+
+class Decoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerDecoderLayer(16, 2, 32, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x, x[:, :3])
+
+
+class TiedHead(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.positions = nn.Embedding(9, 16), nn.Parameter(torch.zeros(1, 5, 16))
+
+    def forward(self, x):
+        h = self.table(x.argmax(-1) % 9) + self.positions
+        return F.linear(h, self.table.weight)
+
+
+@pytest.mark.parametrize(
+    ("model", "by_hand"),
+    [
+        # queries of five tokens, keys and values of three
+        (Cross(), {"attention.in_proj_weight": 2 * 256 * (5 + 2 * 3),
+                   "attention.out_proj": 2 * 256 * 5}),
+        (Decoder(), {"layer.self_attn.in_proj_weight": 2 * 5 * 768,
+                     "layer.self_attn.out_proj": 2 * 5 * 256,
+                     "layer.multihead_attn.in_proj_weight": 2 * 256 * (5 + 2 * 3),
+                     "layer.multihead_attn.out_proj": 2 * 5 * 256,
+                     "layer.linear1": 2 * 5 * 512, "layer.linear2": 2 * 5 * 512}),
+        (TiedHead(), {"positions": 0, "table": 2 * 5 * 16 * 9}),
+    ],
+)  # fmt: skip
+def test_under_autocast_as_many_as_without(model, by_hand):
+    inputs = torch.randn(2, 5, 16)
+    assert forward_flops(model, inputs) == by_hand
+    with torch.autocast("cpu", torch.bfloat16):
+        assert forward_flops(model, inputs) == by_hand
+
+
+class InParts(nn.Module):
+    """Weights of which parts are cast, copied, looked up or gathered, and then multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(8, 24)
+        self.q, self.kv = nn.Linear(8, 4), nn.Linear(8, 12)
+        self.experts = nn.Parameter(torch.randn(4, 8, 5))
+        self.slim = nn.Conv1d(8, 6, 1)
+
+    def forward(self, x):
+        parts = [part.bfloat16() for part in self.qkv.weight.chunk(3)]
+        out = [F.linear(x.bfloat16(), part).float() for part in parts]
+        # a joined weight in parts
+        joined = torch.cat([self.q.weight, self.kv.weight])
+        out += [F.linear(x, part.contiguous()) for part in joined.split(8)]
+        chosen = self.experts[torch.arange(len(x)) % 4]
+        out.append(torch.bmm(x.unsqueeze(1), chosen).squeeze(1))
+        out.append(x @ self.experts.index_select(0, torch.tensor([2])).clone().squeeze(0))
+        out.append(F.conv1d(x.unsqueeze(2), self.slim.weight[:3].double().float()).squeeze(2))
+        return torch.cat(out, 1)
+
+
+@pytest.mark.parametrize("samples", [1, 6])
+def test_parts_of_weights_count_as_their_products_do(samples):
+    flops = forward_flops(InParts(), torch.randn(samples, 8))
+    assert flops == {"qkv": 2 * 8 * 24, "q": 2 * 8 * 4, "kv": 2 * 8 * 12,
+                     "experts": 2 * 2 * 8 * 5, "slim": 2 * 8 * 3}  # fmt: skip
+
+
+def test_products_with_vectors_and_of_groups_by_hand():
+    class Vectors(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.bias = nn.Parameter(torch.randn(4, 6)), nn.Parameter(torch.zeros(4))
+            self.norm = parametrizations.spectral_norm(nn.Linear(6, 6))
+
+        def forward(self, x):
+            out = [self.w @ v + torch.addmv(self.bias, self.w, v) + self.w[1] @ v for v in x]
+            return torch.stack(out) + (x @ self.w[0] + self.norm(x).sum(1)).unsqueeze(1)
+
+    # the norm's own products are none with a sample
+    flops = forward_flops(Vectors(), torch.randn(3, 6))
+    assert flops == {"w": 2 * 24 + 2 * 24 + 2 * 6 + 2 * 6, "norm": 2 * 36}
+    if not hasattr(F, "grouped_mm"):
+        return
+
+    class Grouped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up = nn.Parameter(torch.randn(3, 16, 24))
+
+        def forward(self, x):
+            ends = torch.tensor([2, 2, len(x)], dtype=torch.int32)
+            return F.grouped_mm(x.bfloat16(), self.up.bfloat16(), offs=ends)
+
+    assert forward_flops(Grouped(), torch.randn(8, 16)) == {"up": 2 * 16 * 24}
+
+
+def test_what_is_looked_up_or_scaled_is_no_weight():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.gain = nn.Embedding(6, 4), nn.Parameter(torch.ones(1, 1, 4))
+
+        def forward(self, x):
+            # as many numbers as the table has
+            h = self.table(x).bfloat16().float() * self.gain.bfloat16()
+            return h @ h.mT
+
+    assert forward_flops(Model(), torch.randint(0, 6, (2, 3))) == {"table": 0, "gain": 0}
+
+
+@pytest.mark.parametrize("how", ["eager", "grouped_mm", "batched_mm"])
+def test_experts_of_transformers_by_hand(how):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.MixtralConfig(
+        vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, num_local_experts=4, num_experts_per_tok=2,
+    )  # fmt: skip
+    model = transformers.MixtralForCausalLM(config)
+    if not hasattr(model, "set_experts_implementation"):
+        pytest.skip("an older version")
+    model.set_experts_implementation(how)
+    flops = forward_flops(model, torch.randint(50, (2, 7)))
+    experts = "model.layers.0.mlp.experts"
+    # seven tokens meet two experts each
+    assert flops[f"{experts}.gate_up_proj"] == 2 * 7 * 2 * 16 * 48
+    assert flops[f"{experts}.down_proj"] == 2 * 7 * 2 * 24 * 16

@@ -314,3 +314,43 @@ def test_complex_weights_are_refused():
     ):
         sparse_init_(layer, 0.5)
     assert torch.equal(layer.weight, before)
+
+
+class Gain(nn.Module):
+    """The response normalization of ConvNeXt V2, or a LayerNorm2d, written by hand."""
+
+    def __init__(self, *shape):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
+        self.bias = nn.Parameter(torch.full(shape, 3.0))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 6), (1, 6, 1, 1), (6, 1, 1), (5, 6)])
+def test_gains_named_weight_stay_as_they_are(shape):
+    model = nn.Sequential(nn.Linear(6, 6), Gain(*shape))
+    sparse_init_(model, 0.5, generator=seeded())
+    assert not model[1].weight.any()
+    assert (model[1].bias == 3).all()
+    alone = nn.Linear(6, 6)
+    sparse_init_(alone, 0.5, generator=seeded())
+    assert torch.equal(model[0].weight, alone.weight)
+    assert torch.equal(model[0].bias, alone.bias)
+
+
+def test_a_bias_of_more_dimensions_is_never_drawn():
+    layer = nn.Module()
+    layer.weight = nn.Parameter(torch.zeros(3, 8, 6))
+    layer.bias = nn.Parameter(torch.full((3, 8), 2.0))
+    sparse_init_(layer, 0.5, generator=seeded())
+    assert layer.weight.any()
+    assert (layer.bias == 2).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (1, 4)])
+def test_matrices_of_one_row_or_column_are_drawn(shape):
+    layer = nn.Module()
+    layer.weight = nn.Parameter(torch.zeros(shape))
+    layer.bias = nn.Parameter(torch.full(shape[:1], 2.0))
+    sparse_init_(layer, 1.0, generator=seeded())
+    assert layer.weight.all()
+    assert ((layer.bias > 0) & (layer.bias < 1 / shape[1] ** 0.5)).all()

@@ -1,5 +1,6 @@
 """One notion of a model's weights: what is found, what it is, and who gets which regularizer."""
 
+import copy
 import warnings
 
 import pytest
@@ -102,6 +103,96 @@ def test_every_parameter_of_two_or_more_dimensions_is_found_once(model, expected
     magnitudes = {weight.magnitude for weight in weights(model)} - {None}
     norms = [module for module in model.modules() if isinstance(module, nn.LayerNorm)]
     assert left == magnitudes | {p for norm in norms for p in norm.parameters()}
+
+
+def holding(**parameters):
+    """A module of no known type with parameters of given shapes; other values become attributes."""
+    module = nn.Module()
+    for name, value in parameters.items():
+        shape = isinstance(value, tuple) and name != "kernel_size"
+        setattr(module, name, nn.Parameter(torch.ones(value)) if shape else value)
+    return module
+
+
+class LoraConv(nn.Conv2d):
+    def __init__(self):
+        super().__init__(4, 8, 3, groups=4)
+        self.lora_A, self.lora_B = (nn.Parameter(torch.randn(n)) for n in ((2, 9), (8, 2)))
+
+
+class LoraTransposed(nn.ConvTranspose2d):
+    def __init__(self):
+        super().__init__(4, 6, 3)
+        self.lora_A, self.lora_B = (nn.Parameter(torch.randn(n)) for n in ((2, 54), (4, 2)))
+
+
+class LoraLSTM(nn.LSTM):
+    def __init__(self):
+        super().__init__(3, 4)
+        self.lora_weight = nn.Parameter(torch.randn(2, 3))
+
+
+class Unfolding(nn.Conv2d):
+    """A convolution whose weight is a matrix."""
+
+    def __init__(self):
+        super().__init__(2, 5, 3)
+        self.weight = nn.Parameter(self.weight.detach().flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        # gains: of one channel each, or of the shape of their bias
+        (holding(weight=(1, 1, 1, 4), bias=(1, 1, 1, 4)), "embedding"),
+        (holding(weight=(1, 4, 1, 1)), "embedding"),
+        (holding(weight=(4, 1, 1), bias=(4, 1, 1)), "embedding"),
+        (holding(weight=(1, 1, 4)), "embedding"),
+        (holding(weight=(5, 4), bias=(5, 4)), "embedding"),
+        (holding(weight=(1, 4, 6, 6), bias=(1, 4, 6, 6)), "embedding"),
+        # weights: of one input or output, of one expert, kernels of one entry
+        (holding(weight=(4, 1), bias=(4,)), "linear"),
+        (holding(weight=(1, 4), bias=(1,)), "linear"),
+        (holding(weight=(1, 4)), "linear"),
+        (holding(weight=(1, 1)), "linear"),
+        (holding(weight=(1, 6, 3), bias=(1, 6)), "linear"),
+        (holding(weight=(1, 4, 3, 3), bias=(1,)), "conv"),
+        (holding(weight=(1, 4, 3, 3), kernel_size=(3, 3)), "conv"),
+        (holding(weight=(1, 4, 1, 1), kernel_size=1), "conv"),
+        (holding(weight=(4, 1, 1, 1), bias=(4,), kernel_size=1), "conv"),
+        (holding(weight=(4, 1, 1), kernel_size=1), "conv"),
+        (holding(weight=(1, 1, 1, 1), kernel_size=1), "conv"),
+        # matrices of convolutions
+        (holding(weight=(4, 18), bias=(4,), kernel_size=3), "linear"),
+        (Unfolding(), "linear"),
+        # what belongs together under one name
+        (holding(pos_embed=nn.ParameterList([torch.ones(5, 4)])), "embedding"),
+        (holding(lora_embedding_A=nn.ParameterDict({"default": torch.ones(5, 4)})), "embedding"),
+        (holding(relative_bias=nn.ParameterList([torch.ones(5, 4)])), "embedding"),
+        (holding(experts=nn.ParameterList([torch.ones(5, 4)])), "linear"),
+        (nn.ParameterDict({"w": torch.ones(5, 4)}), "linear"),
+        (holding(tokens=holding(proj=(5, 4))), "linear"),
+    ],
+)  # fmt: skip
+def test_kinds_by_names_and_shapes(module, expected):
+    first = weights(nn.ModuleDict({"body": module}))[0]
+    assert first.kind == expected
+
+
+@pytest.mark.parametrize("layer", [LoraConv(), LoraTransposed(), LoraLSTM(), Unfolding()])
+def test_what_a_subclass_adds_is_a_matrix_of_its_own(layer):
+    added = [weight for weight in weights(layer) if weight.parameter.dim() == 2]
+    if isinstance(layer, LoraLSTM):
+        added = [weight for weight in added if weight.name == "lora_weight"]
+    assert added
+    for weight in added:
+        value = weight.value
+        assert (weight.kind, weight.matrices, weight.inputs_first) == ("linear", 1, False)
+        assert torch.equal(weight.rows(value), value)
+        assert torch.equal(weight.inputs(value), value.t())
+        assert weight.fans == (value.shape[1], value.shape[0])
+    numbers = sparsity_summary(layer)
+    assert numbers["n_total"] == numbers["n_linear" if numbers["n_conv"] is None else "n_conv"] == 1
 
 
 @pytest.mark.parametrize(
@@ -420,6 +511,77 @@ def test_parametrizations_that_keep_zeros_take_a_regularizer(norm):
     assert [p is weight.parameter for p in groups[0]["params"]] == [True]
     assert model.training
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# each with whether its zeros are zeros of the parameter, known from the formula
+FUNCTIONS = {
+    "flipped rows": (lambda x: x.flip(0), False),
+    "flipped columns": (lambda x: x.flip(1), False),
+    "rolled": (lambda x: x.roll(1, -1), False),
+    "transposed": (lambda x: x.T, False),
+    "symmetric": (lambda x: x.triu() + x.triu(1).T, False),
+    "skew": (lambda x: x.triu(1) - x.triu(1).T, False),
+    "sorted": (lambda x: x.sort(0).values, False),
+    "centered": (lambda x: x - x.mean(1, keepdim=True), False),
+    "exponential": (torch.exp, False),
+    "signs": (lambda x: x / x.abs(), False),
+    "triangular": (torch.tril, True),
+    "squared": (lambda x: x * x.abs(), True),
+    "root": (torch.sqrt, True),
+    "unit rows": (lambda x: x / x.norm(dim=1, keepdim=True), True),
+    "unit columns": (lambda x: x / x.norm(dim=0, keepdim=True), True),
+}
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, 8, 16])
+@pytest.mark.parametrize(("function", "keeps"), FUNCTIONS.values(), ids=FUNCTIONS.keys())
+def test_zeros_that_move_are_seen_at_any_size(function, keeps, n):
+    layer = nn.Linear(n, n)
+    parametrize.register_parametrization(layer, "weight", Function(function), unsafe=True)
+    before = torch.get_rng_state()
+    (weight,) = weights(layer)
+    assert weight.keeps_zeros == keeps
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (3, 1), (1, 3), (4, 1), (1, 64)])
+def test_zeros_that_move_within_a_row_or_column_are_seen(shape):
+    layer = nn.Linear(shape[1], shape[0])
+    turned = Function(lambda x: x.flip(0, 1))
+    parametrize.register_parametrization(layer, "weight", turned)
+    assert not weights(layer)[0].keeps_zeros
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        (nn.Linear(1, 4), {}),
+        (nn.Linear(1, 1), {}),
+        (nn.Linear(4, 3), {"dim": 1}),
+        (nn.Linear(4, 1), {"dim": 1}),
+        (nn.Linear(4, 3), {"dim": None}),
+        (nn.Conv1d(8, 8, 4, groups=2), {"dim": 2}),
+        (nn.Conv2d(4, 4, 1, groups=4), {}),
+        (nn.ConvTranspose1d(4, 6, 1), {"dim": 1}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, nn.utils.weight_norm])
+def test_weight_norms_take_a_regularizer_whatever_shares_a_magnitude(wrap, layer, options):
+    layer = wrap(copy.deepcopy(layer), **options)
+    (weight,) = weights(layer)
+    groups = param_groups(layer, linear=L1(0.1), conv=L1(0.1))
+    assert [p is weight.parameter for p in groups[0]["params"]] == [True]
+    assert groups[0]["reg"] == L1(0.1)
 
 
 def test_a_parametrization_that_makes_no_zeros_of_zeros_takes_none():

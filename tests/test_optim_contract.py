@@ -346,6 +346,43 @@ def test_what_is_no_number_is_refused_by_the_arguments_name(value):
                 descend(optimizer, 1)
 
 
+@pytest.mark.parametrize(
+    "key",
+    ["weight_decay_mult", "weight_decay_scale", "weight_decay_base", "base_weight_decay",
+     "lr_scale", "momentum_scale", "Weight_Decay_Mult", "learning_rate_mult", "delta_t",
+     "fused_by", "old_delta"],
+)  # fmt: skip
+@every_case
+def test_an_options_name_and_more_is_a_key_of_ones_own(cls, options, key):
+    p = parameter(3)
+    optimizer = cls([{"params": [p], key: 0.5}], lr=0.1, **options)
+    optimizer.add_param_group({"params": [parameter(2)], key: 2})
+    plain = cls([parameter(3)], lr=0.1, **options)
+    # written later it is stored and loaded too
+    plain.param_groups[0][key] = 0.25
+    descend(plain, 1)
+    other = cls([parameter(3)], lr=0.1, **options)
+    other.load_state_dict(plain.state_dict())
+    assert other.param_groups[0][key] == 0.25
+    assert [group[key] for group in optimizer.param_groups] == [0.5, 2]
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    "key", ["weight_deca", "weight_decays", "weight_decay_", "weight_decay_2", "weightdecay_",
+            "lrr", "lrs", "maximizes", "regs", "fusedd"],
+)  # fmt: skip
+def test_a_part_of_a_name_or_a_letter_more_is_none(cls, key):
+    with pytest.raises(ValueError, match=rf"unknown option \['{key}'\]"):
+        cls([{"params": [parameter(3)], key: 0.5}])
+
+
+@pytest.mark.parametrize("key", ["momentums", "moment_um", "deltas", "beta_1"])
+def test_near_misses_of_options_that_only_some_have(key):
+    with pytest.raises(ValueError, match=rf"unknown option \['{key}'\]"):
+        LinBreg([{"params": [parameter(3)], key: 0.5}])
+
+
 def test_switches_are_checked():
     for cls in CLASSES:
         with pytest.raises(ValueError, match="fused must be True, False or None, got 'yes'"):

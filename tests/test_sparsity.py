@@ -125,3 +125,20 @@ def test_what_layers_compute_with_is_counted():
     counted, expected = sparsity_summary(normed), sparsity_summary(plain)
     assert counted.pop("l1_norm") == pytest.approx(expected.pop("l1_norm"))
     assert counted == expected
+
+
+def test_a_convolution_whose_weight_is_a_matrix_counts_as_linear():
+    class Unfold(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel_size, self.weight = 3, nn.Parameter(torch.ones(4, 18))
+
+    model = nn.Sequential(Unfold(), nn.Conv2d(4, 2, 3))
+    with torch.no_grad():
+        model[0].weight[1:, :9] = 0
+        model[1].weight.fill_(1.0)
+        model[1].weight[0, 0] = 0
+    summary = sparsity_summary(model)
+    assert summary["n_linear"] == 45 / 72
+    assert summary["n_conv"] == 7 / 8
+    assert summary["active_neurons"] == [18, 4, 2]

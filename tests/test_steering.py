@@ -16,6 +16,7 @@ from bregman import (
     LinBreg,
     NonNegativeL1,
     Nuclear,
+    Regularizer,
     SparseGroup,
     SparsityTarget,
     Zero,
@@ -310,6 +311,66 @@ def test_regularizers_that_can_not_be_steered_are_named(reg, message):
     optimizer = LinBreg([nn.Parameter(torch.ones(3, 3))], reg=reg)
     with pytest.raises(ValueError, match=message):
         SparsityTarget(optimizer, 0.1)
+
+
+class Named(Regularizer):
+    """One with all that steering needs but the name."""
+
+    def __init__(self, alpha):
+        self.alpha = alpha
+
+    def __repr__(self):
+        return f"Named(alpha={self.alpha})"
+
+    def __call__(self, x):
+        return L1(self.alpha)(x)
+
+    def prox(self, x, step=1.0, *, out=None):
+        return L1(self.alpha).prox(x, step, out=out)
+
+    def subgrad(self, x):
+        return L1(self.alpha).subgrad(x)
+
+    def subdiff_distance(self, p, x):
+        return L1(self.alpha).subdiff_distance(p, x)
+
+    def blocks(self, ndim):
+        return ()
+
+    def levels(self, v):
+        return v.abs()
+
+    def with_lam(self, lam):
+        return type(self)(lam)
+
+
+class WithLam(Named):
+    @property
+    def lam(self):
+        return self.alpha
+
+
+def test_a_regularizer_whose_weight_has_another_name_is_named():
+    optimizer = LinBreg([nn.Parameter(torch.ones(3, 3))], reg=Named(0.1))
+    message = r"with_lam sets, reg\.lam must be positive to be steered, got Named\(alpha=0.1\)"
+    with pytest.raises(ValueError, match=message):
+        SparsityTarget(optimizer, 0.5)
+
+
+def test_with_the_name_it_is_steered_as_the_packages_own():
+    lams = []
+    for reg in (WithLam(0.1), L1(0.1)):
+        torch.manual_seed(0)
+        model = MLP((8, 20, 4))
+        optimizer = LinBreg(param_groups(model, linear=reg), lr=0.1)
+        target = SparsityTarget(optimizer, 0.3, every=2)
+        for _ in range(10):
+            optimizer.zero_grad()
+            model(torch.randn(9, 8)).square().mean().backward()
+            optimizer.step()
+            target.step()
+        lams.append(optimizer.param_groups[0]["reg"].lam)
+    assert lams[0] == lams[1] != 0.1
 
 
 def test_another_optimizer_is_named():

@@ -349,3 +349,83 @@ def test_kernels_whose_squares_are_zero_or_infinite(dtype, size):
     for threshold, kept in ((0, 6), (1.5 * size, 1), (3 * size, 0)):
         threshold_(layer, threshold, conv="kernel")
         assert layer.weight.flatten(2).any(2).sum() == kept
+
+
+def test_matrices_of_convolutions_are_thresholded_by_entries():
+    class Unfold(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kernel_size = (1, 2)
+            self.weight = nn.Parameter(torch.tensor([[0.1, -2.0, 0.3, 0.4]]))
+
+    model = nn.Sequential(Unfold(), nn.Conv1d(1, 1, 2))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[[0.1, 0.9]]]))
+    threshold_(model, 0.3, conv="kernel")
+    assert model[0].weight.tolist() == [[0, -2, 0, pytest.approx(0.4)]]
+    assert model[1].weight.all()
+
+
+class Frozen(nn.Sequential):
+    """Keeps its first normalization in eval mode, as for fine-tuning."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+class FrozenWhenCalled(nn.Module):
+    """The same within its forward."""
+
+    def __init__(self, *modules):
+        super().__init__()
+        self.body = nn.Sequential(*modules)
+
+    def __getitem__(self, i):
+        return self.body[i]
+
+    def forward(self, x):
+        self.body[1].eval()
+        return self.body(x)
+
+
+@pytest.mark.parametrize("kind", [Frozen, FrozenWhenCalled])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_frozen_normalizations_keep_their_statistics(kind, momentum):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(4, momentum=momentum)
+    model = kind(nn.Linear(3, 4), norm, nn.Linear(4, 4), nn.BatchNorm1d(4))
+    norm.running_mean.fill_(5.0)
+    norm.running_var.fill_(9.0)
+    norm.num_batches_tracked.fill_(7)
+    x = torch.randn(24, 3)
+    refresh_batch_norm_(model, x.split(8))
+    assert norm.running_mean.tolist() == [5] * 4
+    assert norm.running_var.tolist() == [9] * 4
+    assert norm.num_batches_tracked == 7
+    assert norm.momentum == momentum
+    # the one behind it sees what it makes of its own statistics
+    h = model[2]((model[0](x) - 5) / (9 + norm.eps) ** 0.5 * norm.weight + norm.bias)
+    torch.testing.assert_close(model[3].running_mean, h.mean(0))
+    torch.testing.assert_close(
+        model[3].running_var, torch.stack([part.var(0) for part in h.split(8)]).mean(0)
+    )
+
+
+def test_a_layer_that_is_frozen_in_its_first_call_only():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm1d(1)
+
+        def forward(self, x):
+            self.norm.eval()
+            self.norm(100 + x)
+            self.norm.train()
+            return self.norm(x)
+
+    model, x = Net(), 5 + torch.randn(30, 1)
+    model.norm.running_mean.fill_(3)
+    refresh_batch_norm_(model, x.split(10))
+    torch.testing.assert_close(model.norm.running_mean, x.mean(0))

@@ -1,6 +1,7 @@
 """What a parameter group may hold: options in their ranges, keys that no step reads, parameters."""
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from numbers import Real
@@ -31,7 +32,8 @@ def _number(value: Any) -> float:
 def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) -> None:
     """Raise ValueError where a key of a group looks like an option and would be none.
 
-    Any other key is the caller's own, and kept as torch keeps it.
+    Any other key is the caller's own, and kept as torch keeps it: an option's whole name and more,
+    such as weight_decay_mult, too.
 
     Args:
         kind: the name of the optimizer.
@@ -44,6 +46,8 @@ def check_keys(kind: str, group: Mapping[str, Any], options: Collection[str]) ->
         names = {name: name for name in [*_WITHOUT_EFFECT, *options]}
         names |= {synonym: name for synonym, name in _SYNONYMS.items() if name in options}
         near = get_close_matches(str(key).lower(), names, n=1, cutoff=0.8)
+        if near and re.fullmatch(rf"{near[0]}_[a-z]\w*|[a-z]\w*_{near[0]}", str(key), re.I):
+            continue
         if near or key in ("betas", "eps"):
             meant = names[near[0]] if near else key
             hint = f"did you mean {meant!r}, " if meant in options else ""

@@ -67,6 +67,9 @@ class Regularizer(ABC):
     def blocks(self, ndim: int) -> tuple[int, ...] | None:
         """The dimensions that make up one block, of a J that is a sum over blocks.
 
+        lam and N are the same for every block: what reads this moves blocks out of their places, so
+        a J whose weights depend on the position has None.
+
         Args:
             ndim: the number of dimensions of x.
 
@@ -88,7 +91,7 @@ class Regularizer(ABC):
         raise ValueError(f"{type(self).__name__} has no blocks that a larger lam sets to zero")
 
     def with_lam(self, lam: float) -> Self:
-        """The same J with another lam; mu stays."""
+        """The same J with another lam, the attribute that steering reads; mu stays."""
         return replace(self, lam=lam)  # type: ignore[type-var]
 
     def norm_weight(self, size: int) -> float | None:

@@ -146,6 +146,169 @@ def test_the_budget_is_kept_at_all_times(optimizer, method):
         assert all(counts == seen[0] for counts in seen), "in every layer"
 
 
+class Noisy(torch.optim.Optimizer):
+    """Moves every weight at random, and its state too: Langevin dynamics with momentum."""
+
+    def __init__(self, parameters, step):
+        super().__init__(parameters, {"step": step})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                kept = self.state[p].setdefault("velocity", torch.zeros_like(p))
+                p.sub_(kept.mul_(0.5).add_(torch.randn_like(p)), alpha=group["step"])
+
+
+MOVING = {
+    "Muon": lambda model: torch.optim.Muon(weights(model), lr=0.02),
+    "Noisy": lambda model: Noisy(weights(model), 0.02),
+    # the same without a gradient of the loss: what has gone moves back to an old average
+    "averaging": lambda model: Averaging(weights(model)),
+}
+
+
+class Averaging(SGD):
+    """The slow weights of Lookahead, made before there was a mask."""
+
+    def __init__(self, params):
+        super().__init__(params, lr=0.1)
+        self.slow = [p.detach().clone() for p in self.param_groups[0]["params"]]
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for p, slow in zip(self.param_groups[0]["params"], self.slow, strict=True):
+            p.lerp_(slow, 0.5)
+
+
+@pytest.mark.parametrize("optimizer", MOVING.values(), ids=MOVING.keys())
+@every_method
+def test_masks_hold_where_an_optimizer_moves_weights_without_a_gradient(optimizer, method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6))
+    masked = method(model, optimizer(model), 0.3, 20, generator=generator())
+    for step in range(1, 21):
+        model.zero_grad()
+        model(torch.randn(9, 8, generator=generator(step))).square().mean().backward()
+        masked.optimizer.step()
+        assert not any(w[~mask].any() for w, mask in masked.masks.items())
+    assert sum(int(mask.sum()) for mask in masked.masks.values()) == round(0.3 * 112)
+
+
+def test_pruned_weights_stay_pruned_where_an_optimizer_moves_them():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 6))
+    optimizer = Noisy(weights(model), 0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(SGD(model.parameters(), lr=0.1))
+    pruning = MagnitudePruning(model, optimizer, scheduler, 0.25, 10, groups=False)
+    gone = {w: torch.zeros_like(w, dtype=torch.bool) for w in weights(model)}
+    for epoch in range(1, 11):
+        pruning(epoch)
+        optimizer.step()
+        for w, before in gone.items():
+            assert not w[before].any()
+            before |= w == 0
+    assert sum(int(w.count_nonzero()) for w in weights(model)) == 28
+
+
+@every_method
+def test_dense_weights_that_are_loaded_are_masked_at_the_next_step(method):
+    model = small_net()
+    dense = {name: x.clone() for name, x in model.state_dict().items()}
+    optimizer = SGD(model.parameters(), lr=0.05)
+    masked = method(model, optimizer, 0.2, 40, generator=generator())
+    train(model, optimizer, 25)
+    free = {w: mask.clone() for w, mask in masked.masks.items()}
+    assert any(not mask.all() for mask in free.values())
+    model.load_state_dict(dense)
+    train(model, optimizer, 1)
+    for w, mask in masked.masks.items():
+        assert torch.equal(w != 0, mask)
+        if method is METHODS["gradual"]:
+            assert not (mask & ~free[w]).any(), "what was pruned stays so"
+
+
+def test_a_closure_sees_the_masked_weights():
+    model = nn.Linear(6, 4)
+    dense = {name: x.clone() for name, x in model.state_dict().items()}
+    optimizer = SGD(model.parameters(), lr=0.1)
+    static = StaticSupport(model, optimizer, 0.5, generator=generator())
+    model.load_state_dict(dense)
+    seen = []
+
+    def closure():
+        seen.append(int(model.weight.count_nonzero()))
+        loss = model(torch.ones(2, 6)).square().mean()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert seen == [int(static.masks[model.weight].sum())] == [12]
+
+
+NEW = {
+    "Adagrad": lambda params: torch.optim.Adagrad(params, lr=0.05, initial_accumulator_value=1.0),
+    "Rprop": lambda params: torch.optim.Rprop(params, lr=0.05),
+    "RMSprop": lambda params: torch.optim.RMSprop(params, lr=0.05, momentum=0.5, centered=True),
+    "Adadelta": lambda params: torch.optim.Adadelta(params, lr=0.5),
+    "SGD": lambda params: SGD(params, lr=0.05, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("optimizer", NEW.values(), ids=NEW.keys())
+def test_a_weight_that_grows_again_starts_like_a_new_one(optimizer):
+    layer, new = nn.Linear(3, 2, bias=False), nn.Parameter(torch.zeros(1))
+    ours, theirs = optimizer(layer.parameters()), optimizer([new])
+    masked = Masked(layer, ours)
+    gradients = torch.randn(12, generator=generator())
+    at, mask = (1, 2), torch.ones(2, 3)
+    mask[at] = 0
+    others = torch.randn(12, 2, 3, generator=generator(1))
+    for step in range(12):
+        if step == 3:
+            masked.set_mask(layer.weight, mask)
+        if step == 7:
+            masked.set_mask(layer.weight, torch.ones(2, 3))
+        layer.weight.grad = others[step].clone()
+        layer.weight.grad[at] = gradients[step]
+        ours.step()
+        if step >= 7:
+            new.grad = gradients[step : step + 1].clone()
+            theirs.step()
+            assert layer.weight[at].item() == pytest.approx(new.item(), rel=1e-6)
+    assert new.item() != 0
+
+
+def test_what_an_optimizer_knows_of_a_masked_weight_is_new_when_it_grows():
+    # while masked, its velocity moved at random
+    layer = nn.Linear(5, 4, bias=False)
+    noisy = Noisy(layer.parameters(), 0.1)
+    static = StaticSupport(layer, noisy, 0.5, generator=generator())
+    grown = ~static.masks[layer.weight]
+    noisy.step()
+    velocity = noisy.state[layer.weight]["velocity"]
+    before = velocity.clone()
+    assert before[grown].all()
+    static.set_mask(layer.weight, torch.ones(4, 5))
+    assert not layer.weight[grown].any()
+    assert torch.equal(velocity[~grown], before[~grown])
+    assert not (velocity[grown] == before[grown]).any()
+
+
+def test_an_optimizer_that_can_not_be_made_again_starts_at_zero():
+    class Wrapped(SGD):
+        def __init__(self, params, inner):
+            super().__init__(params, lr=inner["lr"], momentum=0.9)
+
+    layer = nn.Linear(3, 2, bias=False)
+    optimizer = Wrapped(layer.parameters(), {"lr": 0.1})
+    masked = Masked(layer, optimizer)
+    layer.weight.grad = torch.ones(2, 3)
+    optimizer.step()
+    masked.set_mask(layer.weight, torch.eye(2, 3))
+    assert torch.equal(optimizer.state[layer.weight]["momentum_buffer"], torch.eye(2, 3))
+
+
 def test_a_static_support_never_changes():
     model = small_net()
     optimizer = SGD(model.parameters(), lr=0.1)

@@ -1,5 +1,6 @@
 """Masks on the weights of a model, and how many weights each layer gets."""
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,16 +16,19 @@ from bregman.suite.baselines.gradients import with_gradients
 
 
 class Masked:
-    """Keeps masked weights of a model at zero, by a hook before each step of an optimizer.
+    """Keeps masked weights of a model at zero, by hooks before and after each step of an optimizer.
 
-    The hook sets the gradients of masked weights to zero; and when a weight is masked, it and what
-    the optimizer knows of it (momentum, moments) become zero. So a masked weight stays exactly
-    zero, with weight decay or without, and once unmasked it starts like a new one.
+    Gradients of masked weights are set to zero before, and the weights themselves before and after,
+    as some optimizers move a weight without a gradient (Muon), and a ``load_state_dict`` may bring
+    dense weights. A weight that is masked or unmasked starts like a new one, at zero, and so does
+    what the optimizer knows of it entry by entry (momentum, moments, step sizes). What its
+    parameter has as a whole goes on, such as Adam's number of steps.
 
     Args:
         model: its linear and convolution weights are masked, and no biases or embeddings; what is
             frozen is left alone.
-        optimizer: one of torch's, over these weights.
+        optimizer: one of torch's, over these weights; or another, whose states start at zero if its
+            class can't be called with parameters and the options of a group.
 
     Attributes:
         masks: per weight, True where it is free; all True to begin with.
@@ -59,9 +63,16 @@ class Masked:
             w: torch.ones_like(w, dtype=torch.bool, requires_grad=False) for w in self.kinds
         }
         optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._hold)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        self._hold()
         return with_gradients(optimizer, args, kwargs, self._change_gradients)
+
+    @torch.no_grad()
+    def _hold(self, *_: Any) -> None:
+        for w, mask in self.masks.items():
+            w.masked_fill_(~mask, 0)
 
     def _change_gradients(self) -> None:
         for w, mask in self.masks.items():
@@ -83,11 +94,27 @@ class Masked:
             raise ValueError(f"weight of shape {tuple(weight.shape)} is none that is masked")
         _check_mask(mask, weight)
         mask = mask.to(weight.device).bool()
+        stay = self.masks[weight] & mask
         self.masks[weight].copy_(mask)
-        weight.masked_fill_(~mask, 0)
-        for value in self.optimizer.state.get(weight, {}).values():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                value.masked_fill_(~mask, 0)
+        weight.masked_fill_(~stay, 0)
+        state = self.optimizer.state.get(weight, {})
+        entries = {k: x for k, x in state.items() if getattr(x, "shape", None) == weight.shape}
+        new = self._new_state(weight) if entries else {}
+        for key, value in entries.items():
+            value.copy_(torch.where(stay, value, new.get(key, 0)))
+
+    def _new_state(self, weight: Tensor) -> dict[str, Any]:
+        """What the optimizer knows of a single weight, zero, after a step without a gradient."""
+        (group,) = (g for g in self.optimizer.param_groups if any(p is weight for p in g["params"]))
+        kind, zero = type(self.optimizer), nn.Parameter(weight.new_zeros([1] * weight.dim()))
+        taken = inspect.signature(kind).parameters.keys() - {"params"}
+        zero.grad = torch.zeros_like(zero)
+        try:
+            optimizer = kind([zero], **{key: group[key] for key in taken & group.keys()})
+        except TypeError:
+            return {}
+        optimizer.step()
+        return dict(optimizer.state[zero])
 
     def draw(self, density: float, generator: torch.Generator) -> None:
         """Give each layer a random mask with as many free weights as ``layer_budgets`` says."""
@@ -111,6 +138,7 @@ class Masked:
         for w, stored in zip(self.masks, state["masks"], strict=True):
             _check_mask(stored, w)
         for w, stored in zip(self.masks, state["masks"], strict=True):
+            self.masks[w].fill_(True)  # what is free there has its own state
             self.set_mask(w, stored)
 
 

@@ -62,6 +62,7 @@ class MagnitudePruning(Masked):
         )
         if done == before:
             return
+        self._hold()
         for weights, by_kernel in self.compared:
             self._prune(weights, self.prune_to ** (done / self.STEPS), by_kernel)
         self.scheduler.best = self.scheduler.mode_worse
