@@ -22,7 +22,7 @@ _WITHOUT_EFFECT = {"momentum": 0, "dampening": 0, "nesterov": False, "amsgrad": 
 # what else options are called
 _SYNONYMS = {"learning_rate": "lr", "tau": "lr", "lam": "reg", "lambda": "reg",
              "regularizer": "reg", "regularization": "reg", "wd": "weight_decay",
-             "beta": "momentum", "epsilon": "eps"}  # fmt: skip
+             "beta": "momentum", "beta1": "betas", "beta2": "betas", "epsilon": "eps"}  # fmt: skip
 
 
 def _number(value: Any) -> float:
