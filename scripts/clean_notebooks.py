@@ -1,9 +1,10 @@
-"""Take the traces of a machine out of notebooks; their own sources and outputs stay as they are.
+"""Take the traces of a machine out of notebooks; what they say and show stays as it is.
 
     python scripts/clean_notebooks.py notebooks/*.ipynb
 
-Opening a notebook in JupyterLab changes the name of its kernel and notes times, and executing it
-draws names for its widgets: so that reading and executing leave git clean.
+Opening a notebook in JupyterLab changes the name of its kernel and notes times. Executing it draws
+names for its widgets, leaves a bar where a run was made that was not stored yet, and cuts what is
+printed where the machine paused. So that reading and executing leave git clean.
 """
 
 import json
@@ -29,12 +30,28 @@ def clean(notebook: dict[str, Any]) -> dict[str, Any]:
             "metadata": {
                 key: value for key, value in cell["metadata"].items() if key not in OF_THE_MACHINE
             },
+            **({"outputs": settled(cell["outputs"])} if "outputs" in cell else {}),
         }
         for cell in notebook["cells"]
         # of papermill: it would hide what the parameters cell says
         if "injected-parameters" not in cell["metadata"].get("tags", [])
     ]
     return numbered({**notebook, "cells": cells, "metadata": metadata})
+
+
+def settled(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs of a cell without progress bars, and what was printed in one piece."""
+    kept: list[dict[str, Any]] = []
+    for output in outputs:
+        data = output.get("data", {})
+        if VIEW in data and re.search(r"\d+%\|", "".join(data.get("text/plain", ""))):
+            continue
+        last = kept[-1] if kept else {}
+        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+            last["text"] = "".join([*last["text"], *output["text"]]).splitlines(keepends=True)
+        else:
+            kept.append(output)
+    return kept
 
 
 def numbered(notebook: dict[str, Any]) -> dict[str, Any]:

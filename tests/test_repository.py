@@ -112,6 +112,49 @@ def test_two_executions_give_widgets_the_same_names(tmp_path):
         assert f'"{name}": {{' in first.read_text(encoding="utf-8")
 
 
+def test_bars_go_and_what_was_printed_is_one_piece(tmp_path):
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "0" * 32}}
+    bar = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {**view, "text/plain": ["sgd:  40%|####  | 2/5 [00:02<?, ?epoch/s]"]},
+    }
+    slider = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {**view, "text/plain": ["FloatSlider(value=0.1)"]},
+    }
+    printed = [
+        {"output_type": "stream", "name": name, "text": text}
+        for name, text in (
+            ("stdout", ["a\n", "b"]),
+            ("stdout", ["c\n"]),
+            ("stderr", ["d\n"]),
+            ("stdout", ["e\n"]),
+        )
+    ]
+    outputs = [bar, *printed[:2], slider, *printed[2:], bar]  # fmt: skip
+    cell = {
+        "cell_type": "code",
+        "execution_count": 1,
+        "metadata": {},
+        "source": [],
+        "outputs": outputs,
+    }
+    path = tmp_path / "a.ipynb"
+    path.write_text(
+        json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    )
+    command = [sys.executable, "scripts/clean_notebooks.py", str(path)]
+    subprocess.run(command, cwd=ROOT, check=False)
+    (cleaned,) = json.loads(path.read_text())["cells"]
+    assert cleaned["outputs"] == [
+        {"output_type": "stream", "name": "stdout", "text": ["a\n", "bc\n"]},
+        slider,
+        *printed[2:],
+    ]
+
+
 def test_cleaning_a_notebook_keeps_its_cells(tmp_path):
     stored = ROOT / "notebooks" / "05_mnist_comparison.ipynb"
     notebook = json.loads(stored.read_text(encoding="utf-8"))

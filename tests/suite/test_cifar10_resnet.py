@@ -285,7 +285,7 @@ def measured():
              "optimizer": rows[label].optimizer, "label": label, "variant": rows[label].variant,
              "n_total_pct": density, "val_acc_pct": val, "test_acc_pct": test,
              "config_optimizer": label.partition(" ")[0], "config_momentum": 0.0,
-             "config_lam": 0.1 if "LinBreg" in label else 0.0}
+             "config_lam": 0.1 if "LinBreg" in label else 0.0, "config_width": 64}
             for label, density, val, test in
             [("SGD", 100.0, 90.0, 89.0), ("LinBreg", 4.0, 80.0, 79.0),
              ("LinBreg + threshold", 3.0, 79.5, 78.0)]
@@ -312,6 +312,15 @@ def test_the_figure_of_accuracy_and_density_shows_ways_ends_and_the_paper(measur
     assert {line.get_color() for line in figure.axes[1].lines} == {
         PALETTE["SGD"], PALETTE["LinBreg"],
     }  # fmt: skip
+    plt.close(figure)
+
+
+def test_a_network_of_another_width_is_not_set_beside_the_papers(measured):
+    figure = figures.paths(Results(measured.summary.assign(config_width=16), measured.history))
+    right = lines(figure.axes[1])
+    assert sorted(right) == [[[3.0], [78.0]], [[4.0], [79.0]], [[100.0], [89.0]]]
+    names = {text.get_text() for legend in figure.legends for text in legend.get_texts()}
+    assert names == {"SGD", "LinBreg", "as trained", "thresholded"}
     plt.close(figure)
 
 

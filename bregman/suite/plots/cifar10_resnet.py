@@ -9,6 +9,7 @@ from bregman.suite.plots import grammar as draw
 
 MEASURES = (draw.DENSITY, draw.ACCURACY)
 MARKERS = {"": "o", "thresh": "s"}
+PAPER_WIDTH = 64  # only a network of this width is the paper's
 
 
 def paths(results: Results) -> Figure:
@@ -20,8 +21,8 @@ def paths(results: Results) -> Figure:
     Returns:
         Left, validation accuracy over the epochs (means over the seeds): a dot ends each run, a
         dotted line leads to what thresholding makes of it. Right, test accuracy of every row of
-        Table 3, ours filled and the paper's hollow. What was refreshed only is not drawn, nor what
-        has no weight left.
+        Table 3, ours filled and, where the network has its width, the paper's hollow. What was
+        refreshed only is not drawn, nor what has no weight left.
     """
     row = ["artifact", "strategy", "optimizer"]
     paper = paper_reference().set_index(row)
@@ -32,8 +33,9 @@ def paths(results: Results) -> Figure:
             mean = drawn.where(label=label).summary.mean(numeric_only=True)
             density, shade = mean["n_total_pct"], draw.color(run)
             look = {"marker": MARKERS[run["variant"]], "ms": 5, "color": shade}
-            theirs = paper.loc[tuple(run[row])]
-            right.plot(theirs["n_total_pct"], theirs["test_acc_pct"], mfc="none", **look)
+            if run["config_width"] == PAPER_WIDTH:
+                theirs = paper.loc[tuple(run[row])]
+                right.plot(theirs["n_total_pct"], theirs["test_acc_pct"], mfc="none", **look)
             if density > 0:
                 left.plot(density, mean["val_acc_pct"], **look)
                 right.plot(density, mean["test_acc_pct"], **look)
@@ -54,6 +56,8 @@ def paths(results: Results) -> Figure:
             for marker in MARKERS.values()
         ]
         names = ["as trained", "thresholded", "paper", "paper, thresholded"]
+        if not (drawn.runs["config_width"] == PAPER_WIDTH).any():
+            marks, names = marks[:2], names[:2]
         fig.legend(marks, names, loc="outside lower center", ncols=len(names))
     return fig
 
