@@ -69,6 +69,8 @@ def other_weights(name):
             "own mask": torch.rand(kept, generator=own) < r,
         }.get(name, torch.rand(kept, generator=own if name == "own" else generator) < r)
         normal = torch.randn(shape, generator=own if "own" in name else generator)
+        if name == "one per group":
+            normal = torch.randn(kept, generator=generator).expand(shape)
         if name == "own mask":
             normal = torch.randn(shape, generator=generator)
         normal = {"constant": torch.ones(shape), "absolute": normal.abs()}.get(name, normal)
@@ -95,6 +97,7 @@ FAULTS = [
     (check_sparse_weights, other_weights("own"), "two generators, one result"),
     (check_sparse_weights, other_weights("own mask"), "every draw keeps much the same"),
     (check_sparse_weights, other_weights("own weights"), "two generators, the same weights"),
+    (check_sparse_weights, other_weights("one per group"), "row: neighbours have the same weight"),
     (check_sparse_weights, other_weights("first"), "✗ entry"),
     (check_sparse_weights, other_weights("block"), "✗ entry"),
     (check_sparse_weights, other_weights("column"), "neighbours depend on each other"),

@@ -77,11 +77,17 @@ def _judge_weights(draws: Tensor, r: float, alpha: float, group: str) -> None:
         abs(float(weights.mean())) < 0.1 * math.sqrt(alpha / r),
         f"{group}: the mean of the weights is {float(weights.mean()):.2g}: it must be 0",
     )
-    both = (draws[0] != 0) & (draws[1] != 0)
-    demand(
-        not torch.equal(draws[0][both], draws[1][both]),
-        f"{group}: two generators, the same weights: draw them from the one that is given",
-    )
+    for axis in range(draws.ndim):
+        n = draws.shape[axis] - 1
+        one, other = draws.narrow(axis, 0, n), draws.narrow(axis, 1, n)
+        both = (one != 0) & (other != 0)
+        repeated = float((one == other)[both].double().mean())
+        fault = (
+            "neighbours have the same weight: draw one for each entry"
+            if axis
+            else "two generators, the same weights: draw them from the one that is given"
+        )
+        demand(repeated < 0.9, f"{group}: {fault}")
 
 
 @exercise
