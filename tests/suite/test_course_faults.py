@@ -52,7 +52,72 @@ def weights(*, power=0.5, each=False, own_generator=False, keep=1.0):
     return answer
 
 
+def other_weights(name):
+    """Masks and weights that are not what was asked for, or do not come from the generator."""
+
+    def answer(shape, r, alpha, group, generator):
+        own = torch.Generator().manual_seed(0)
+        axes = {"entry": len(shape), "row": 1, "kernel": 2}[group]
+        kept = tuple(shape[:axes]) + (1,) * (len(shape) - axes)
+        n = math.prod(kept)
+        first = (torch.arange(n) < r * n).reshape(kept)
+        start = int(torch.randint(n, (), generator=generator))
+        mask = {
+            "first": first,
+            "block": first.flatten().roll(start).reshape(kept),
+            "column": torch.rand((1, *kept[1:]), generator=generator).expand(kept) < r,
+            "own mask": torch.rand(kept, generator=own) < r,
+        }.get(name, torch.rand(kept, generator=own if name == "own" else generator) < r)
+        normal = torch.randn(shape, generator=own if "own" in name else generator)
+        if name == "one per group":
+            normal = torch.randn(kept, generator=generator).expand(shape)
+        if name == "own mask":
+            normal = torch.randn(shape, generator=generator)
+        normal = {"constant": torch.ones(shape), "absolute": normal.abs()}.get(name, normal)
+        return math.sqrt(alpha / r) * normal * mask
+
+    return answer
+
+
+def fixed(answer, **values):
+    """The answer with some of its parameters as in the first case of the check."""
+
+    def chosen(*args):
+        args = list(args)
+        for place, value in values.items():
+            args[int(place[1:])] = value
+        return answer(*args)
+
+    return chosen
+
+
 FAULTS = [
+    (check_sparse_weights, other_weights("constant"), "the mean of the weights"),
+    (check_sparse_weights, other_weights("absolute"), "the mean of the weights"),
+    (check_sparse_weights, other_weights("own"), "two generators, one result"),
+    (check_sparse_weights, other_weights("own mask"), "every draw keeps much the same"),
+    (check_sparse_weights, other_weights("own weights"), "two generators, the same weights"),
+    (check_sparse_weights, other_weights("one per group"), "row: neighbours have the same weight"),
+    (check_sparse_weights, other_weights("first"), "✗ entry"),
+    (check_sparse_weights, other_weights("block"), "✗ entry"),
+    (check_sparse_weights, other_weights("column"), "neighbours depend on each other"),
+    (check_sparse_weights, fixed(weights(), _1=0.2), "✗"),
+    (check_sparse_weights, fixed(weights(), _2=0.03), "✗"),
+    (check_sparse_weights, lambda *args: weights()(*args).numpy(), "✓ the variance"),
+    (check_sparse_weights, lambda *args: weights()(*args).requires_grad_(), "✓ the variance"),
+    (check_leaky_alpha, lambda n, s: [2 / n, 2 / n], "return one number"),
+    (check_momentum, fixed(momentum(), _3=0.2), "✗"),
+    (check_momentum, fixed(momentum(), _4=0.9), "✗"),
+    (check_momentum, fixed(momentum(), _5=0.3), "✗"),
+    (check_momentum, fixed(momentum(), _6=0.7), "✗"),
+    (check_momentum, fixed(momentum(), _7=25), "✗"),
+    (check_momentum, lambda *args: [x.numpy() for x in momentum()(*args)], "✓ Algorithm 2"),
+    (check_momentum, lambda *args: 3, "return two tensors"),
+    (check_proxgd, fixed(proxgd(), _2=0.2), "✗"),
+    (check_proxgd, fixed(proxgd(), _3=0.3), "✗"),
+    (check_proxgd, lambda *args: proxgd()(*args).numpy(), "✓ ProxGD"),
+    (check_proxgd, lambda *args: list(proxgd()(*args)), "✓ ProxGD"),
+    (check_proxgd, lambda *args: proxgd()(*args).float(), "✓ ProxGD"),
     (check_momentum, momentum(), "✓ Algorithm 2"),
     (check_momentum, momentum(beta_used=False), "LinBreg without momentum"),
     (check_momentum, momentum(on_theta=True), "acts on theta"),
@@ -73,6 +138,18 @@ FAULTS = [
     (check_leaky_alpha, lambda n, s: 2 / n, "the variance is multiplied by 1.09"),
     (check_leaky_alpha, lambda n, s: math.sqrt(-1), "raises ValueError"),
 ]
+
+
+@pytest.mark.parametrize("group", ["row", "kernel"])
+@pytest.mark.parametrize(
+    ("name", "said"), [("first", "every draw keeps much the same"), ("block", "neighbours")]
+)
+def test_masks_of_groups_are_random(name, group, said, capsys):
+    def answer(*args):
+        return (other_weights(name) if args[3] == group else weights())(*args)
+
+    check_sparse_weights(answer)
+    assert f"✗ {group}: {said}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("check", "answer", "said"), FAULTS)

@@ -4,6 +4,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import inspect
 from dataclasses import asdict
 
 import matplotlib.pyplot as plt
@@ -16,6 +17,7 @@ from bregman.suite import plots
 from bregman.suite.experiments import Results, get
 from bregman.suite.plots import (
     architecture_search,
+    browser,
     cifar10_resnet,
     denoising_autoencoder,
     fashion_mnist_cnn,
@@ -239,3 +241,73 @@ def test_figures_are_saved_as_png_and_pdf_and_the_same_twice(tmp_path, monkeypat
         assert [path.name for path in files] == ["figure.pdf", "figure.png"]
         contents.append([path.read_bytes() for path in files])
     assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("values", [[np.nan, np.nan], [98.0, np.nan], [np.inf, 90.0]])
+def test_limits_do_not_depend_on_runs_that_diverged(lost, values):
+    measure = grammar.ACCURACY._replace(factor=1, limits=(95, 99))
+    curves = [values if i == lost else [90.0, 98.0] for i in range(2)]
+    records = [
+        (f"run {i}", 0, epoch, "validation", "accuracy", value)
+        for i, curve in enumerate(curves)
+        for epoch, value in enumerate(curve)
+    ]
+    columns = ["run", "seed", "epoch", "split", "metric", "value"]
+    results = Results(
+        pd.DataFrame({"label": ["run 0", "run 1"]}), pd.DataFrame(records, columns=columns)
+    )
+    looks = {f"run {i}": {"color": "#000000"} for i in range(2)}
+    _, ax = plt.subplots()
+    grammar.curves(ax, results, measure, looks)
+    assert ax.get_ylim() == (95, 99)
+    assert browser.curves(results, measure, looks)["ylim"] == (95, 99)
+
+
+def test_the_broken_axis_shows_what_a_run_was_before_it_diverged():
+    results = with_density(invented("mnist_acceleration"), {("AdaBreg", 0.1): 0.4})
+    history = results.history.copy()
+    history.loc[(history.metric == "n_total") & (history.epoch == 5), "value"] = np.nan
+    _, low, _ = mnist_acceleration.training_curves(Results(results.summary, history)).axes
+    assert low.get_ylim() == pytest.approx((0, 1.05 * 40))
+
+
+OF_RESULTS = [
+    function
+    for module in (architecture_search, cifar10_resnet, denoising_autoencoder, fashion_mnist_cnn,
+                   mnist_acceleration, mnist_comparison, what_sparsity_buys)
+    for name, function in vars(module).items()
+    if inspect.isfunction(function) and function.__module__ == module.__name__
+    and name[0] != "_" and next(iter(inspect.signature(function).parameters), "") == "results"
+    and name != "beside_stored"
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("function", OF_RESULTS, ids=lambda f: f"{f.__module__[21:]}.{f.__name__}")
+@pytest.mark.parametrize("columns", [True, False])
+def test_a_figure_says_that_there_are_no_runs_yet(function, columns, monkeypatch):
+    shown = []
+    monkeypatch.setattr(browser, "display", lambda data, raw: shown.append(data["text/plain"]))
+    nothing = invented("mnist_comparison").where(label="nothing")
+    results = nothing if columns else Results(pd.DataFrame(), pd.DataFrame())
+    parameters = [*inspect.signature(function).parameters.values()][1:]
+    figure = function(results, *({} for p in parameters if p.default is p.empty))
+    if isinstance(figure, Figure):
+        shown += [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert shown == ["no runs yet"]
+
+
+def test_a_run_of_ones_own_is_drawn_where_nothing_is_stored():
+    tried = invented("mnist_comparison", seeds=1)
+    tried = tried.where(label=tried.summary["label"].iloc[0])
+    figure = mnist_comparison.beside_stored(Results(pd.DataFrame(), pd.DataFrame()), tried)
+    assert all(len(ax.lines) == 1 for ax in figure.axes)
+
+
+def test_tables_without_runs_are_left_out(monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        fashion_mnist_cnn.moving, "browse", lambda views, *_, **__: shown.extend(views)
+    )
+    fashion_mnist_cnn.browse_runs(invented("fashion_mnist_cnn").where(artifact="Table 1"))
+    assert {view["tags"]["table"] for view in shown} == {"Table 1"}

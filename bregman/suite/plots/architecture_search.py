@@ -24,6 +24,7 @@ PSNR = draw.Measure("validation", "psnr", "Validation PSNR [dB]")
 Skips = Mapping[tuple[int, int], float]
 
 
+@draw.of_runs
 def networks(results: Results) -> Figure:
     """The networks at the end of training: layers as bars, skips as arcs.
 
@@ -46,6 +47,7 @@ def networks(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def growth(results: Results, epochs: Sequence[int]) -> Figure:
     """One network while it grows, drawn as in ``networks``.
 
@@ -65,6 +67,7 @@ def growth(results: Results, epochs: Sequence[int]) -> Figure:
     return fig
 
 
+@moving.of_runs
 def browse_networks(results: Results) -> None:
     """Each network as it grows, the weights of its skips, and how good it is.
 
@@ -91,6 +94,7 @@ def browse_networks(results: Results) -> None:
     moving.browse(views, alt, frames=moving.epochs(results), one=("run",))
 
 
+@draw.of_runs
 def skips(results: Results) -> Figure:
     """The weights of all possible skips over the epochs: which appear, and when.
 
@@ -122,6 +126,7 @@ def skips(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def quality(results: Results) -> Figure:
     """How good the networks are: PSNR of the restored images, accuracy of the classifiers.
 

@@ -5,18 +5,19 @@ the seed, by which they are chosen or switched on and off. Of what a mark has ov
 whatever the frames are, the slider below shows the way up to one of them.
 """
 
+import functools
 import html
 import json
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Concatenate
 
 import numpy as np
 from IPython.display import display
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.grammar import Look, Measure
+from bregman.suite.plots.grammar import NO_RUNS, Look, Measure, P
 
 Mark = dict[str, Any]
 Panel = dict[str, Any]
@@ -64,6 +65,21 @@ def browse(
         f"in JupyterLab, once its cell is run, and on the site.</figure><script>{_CODE}</script>",
         "text/plain": alt,
     }, raw=True)  # fmt: skip
+
+
+def of_runs(
+    picture: Callable[Concatenate[Results, P], None],
+) -> Callable[Concatenate[Results, P], None]:
+    """Let a picture of results say "no runs yet" where there are none."""
+
+    @functools.wraps(picture)
+    def shown(results: Results, *args: P.args, **kwargs: P.kwargs) -> None:
+        if results.summary.empty:
+            display({"text/plain": NO_RUNS}, raw=True)
+        else:
+            picture(results, *args, **kwargs)
+
+    return shown
 
 
 def path(
@@ -119,7 +135,8 @@ def curves(
         path(f"{run}, seed {seed}", looks[run], values, run=run, seed=seed)
         for (run, seed), values in table.items()
     )
-    if measure.limits is not None and table.max(axis=None) > measure.limits[0]:
+    finite = table.to_numpy()[np.isfinite(table.to_numpy())]
+    if measure.limits is not None and finite.max(initial=-np.inf) > measure.limits[0]:
         axes["ylim"] = measure.limits
     return paths(marks, "epoch", measure.name.replace(r"$\ell_1$", "ℓ1"), tags, **axes)
 

@@ -12,6 +12,7 @@ MARKERS = {"": "o", "thresh": "s"}
 PAPER_WIDTH = 64  # only a network of this width is the paper's
 
 
+@draw.of_runs
 def paths(results: Results) -> Figure:
     """Accuracy against density: the way of each run through training, and where it ends.
 
@@ -62,6 +63,7 @@ def paths(results: Results) -> Figure:
     return fig
 
 
+@moving.of_runs
 def browse_runs(results: Results) -> None:
     """The way of each run in motion: accuracy against density, and both over the epochs.
 
@@ -81,6 +83,7 @@ def browse_runs(results: Results) -> None:
     moving.browse(views, alt, frames=moving.epochs(plain), many=("run",))
 
 
+@draw.of_runs
 def layers(results: Results) -> Figure:
     """What is left in each layer after training: non-zero weights, and kernels that are all zero.
 

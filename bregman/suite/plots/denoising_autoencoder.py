@@ -23,6 +23,7 @@ SSIM = draw.Measure("weights", "ssim", "SSIM (Validation)")
 ADABREG: draw.Look = {"color": PALETTE["AdaBreg"]}
 
 
+@draw.of_runs
 def hourglass(results: Results, seed: int = 0) -> Figure:
     """Figure 4: the active neurons of each layer at 0, 10, 20 and 100 % of the epochs.
 
@@ -54,6 +55,7 @@ def hourglass(results: Results, seed: int = 0) -> Figure:
     return fig
 
 
+@moving.of_runs
 def browse_hourglass(results: Results, digits: Mapping[int, Arrays]) -> None:
     """The network as it grows, and what it makes of noisy test digits meanwhile.
 
@@ -79,6 +81,7 @@ def browse_hourglass(results: Results, digits: Mapping[int, Arrays]) -> None:
     moving.browse(views, alt, frames=frames, one=("seed",))
 
 
+@moving.of_runs
 def browse_noise(results: Results, arrays: Mapping[str, Arrays], rows: Arrays) -> None:
     """Digits at every noise level, noisy and denoised, and how good the networks are there.
 
@@ -129,6 +132,7 @@ def denoised_digits(arrays: Arrays) -> Figure:
     return fig
 
 
+@draw.of_runs
 def hourglass_over_seeds(results: Results) -> Figure:
     """The final width of each layer, one line per seed of a row; dashed the paper's."""
     with draw.panels(1, 1, 3.0, 5.4) as (fig, [[ax]]):
@@ -140,6 +144,7 @@ def hourglass_over_seeds(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def bottleneck_width(results: Results) -> Figure:
     """How lambda sets the width of the narrowest layer, and the quality that goes with it.
 
@@ -163,6 +168,7 @@ def bottleneck_width(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def training(results: Results) -> Figure:
     """Validation SSIM and non-zero weights over the epochs, sparse and dense.
 
@@ -181,6 +187,7 @@ def training(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def quality_over_noise(results: Results, arrays: Mapping[str, Arrays]) -> Figure:
     """SSIM and PSNR of the test images over the noise level, trained at one of them.
 

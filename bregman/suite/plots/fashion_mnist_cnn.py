@@ -61,6 +61,7 @@ def _mosaics(
     return fig
 
 
+@draw.of_runs
 def kernel_growth(results: Results) -> Figure:
     """The number of active kernels in each convolution over the epochs.
 
@@ -102,6 +103,7 @@ def browse_kernels(arrays: Mapping[str, Array], images: Mapping[str, Array]) -> 
     moving.browse(views, alt, frames=range(len(stack)), one=("image",))
 
 
+@moving.of_runs
 def browse_runs(results: Results) -> None:
     """The runs of one table after the other: density and accuracy of each seed over the epochs.
 
@@ -112,6 +114,8 @@ def browse_runs(results: Results) -> None:
     views = []
     for artifact in TABLES:
         rows, tags = results.where(artifact=artifact), {"table": artifact}
+        if rows.summary.empty:
+            continue
         looks = draw.looks(rows, ls="-") | draw.looks(rows.where(config_autocast=None), ls=":")
         views += [
             moving.curves(rows, draw.DENSITY, looks, tags, log="y"),
@@ -123,6 +127,7 @@ def browse_runs(results: Results) -> None:
     moving.browse(views, alt, frames=frames, one=("table",), many=("run", "seed"))
 
 
+@draw.of_runs
 def accuracy_against_density(results: Results) -> Figure:
     """Tables 1 and 2 as a picture: test accuracy against what is left of the network.
 
@@ -160,6 +165,7 @@ def accuracy_against_density(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def density_over_epochs(results: Results) -> Figure:
     """The non-zero weights and the validation accuracy over the epochs.
 

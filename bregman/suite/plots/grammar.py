@@ -5,9 +5,10 @@ them. A figure of results chooses runs by the columns of their summary, what was
 was set (``config_...``); a label is the key that joins summary and history, and a text in a legend.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,9 +20,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from bregman.suite.experiments import Results
-from bregman.suite.plots.style import BLACK, PALETTE, STYLE
+from bregman.suite.plots.style import BLACK, GRAY, PALETTE, STYLE
 
 Look = dict[str, Any]
+P = ParamSpec("P")
+
+NO_RUNS = "no runs yet"
 
 # of what a theory says, beside what is measured
 DASHED = (0, (3, 1.5))
@@ -122,6 +126,23 @@ def panels(
             ax.minorticks_off()
 
 
+def of_runs(
+    figure: Callable[Concatenate[Results, P], Figure],
+) -> Callable[Concatenate[Results, P], Figure]:
+    """Let a figure of results say "no runs yet" where there are none."""
+
+    @functools.wraps(figure)
+    def drawn(results: Results, *args: P.args, **kwargs: P.kwargs) -> Figure:
+        if not results.summary.empty:
+            return figure(results, *args, **kwargs)
+        with panels(1, 1, 1.0) as (fig, [[ax]]):
+            ax.text(0.5, 0.5, NO_RUNS, color=GRAY, ha="center", va="center")
+            ax.axis("off")
+        return fig
+
+    return drawn
+
+
 def frame(
     ax: Axes,
     title: str | None = None,
@@ -203,9 +224,14 @@ def curves(
             low, high = values["mean"] - values["std"], values["mean"] + values["std"]
             ax.fill_between(values.index, low, high, color=look["color"], alpha=0.15, lw=0)
     ax.set(ylabel=measure.name)
-    highest = [float(np.max(line.get_ydata())) for line in ax.lines]
-    if measure.limits is not None and max(highest) > measure.limits[0]:
+    if measure.limits is not None and max(map(peak, ax.lines), default=-np.inf) > measure.limits[0]:
         ax.set(ylim=measure.limits)
+
+
+def peak(line: Line2D) -> float:
+    """The highest number of a line that is finite; -inf if there is none."""
+    values = np.asarray(line.get_ydata(), dtype=float)
+    return float(values[np.isfinite(values)].max(initial=-np.inf))
 
 
 def image(

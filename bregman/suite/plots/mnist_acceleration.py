@@ -3,7 +3,6 @@
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
 
 from bregman.suite.experiments import Results
@@ -14,6 +13,7 @@ from bregman.suite.plots.style import STYLE
 ACCURACY = draw.ACCURACY._replace(limits=(96, 98.5))
 
 
+@draw.of_runs
 def training_curves(results: Results) -> Figure:
     """Figure 3: validation accuracy and non-zero weights.
 
@@ -44,7 +44,7 @@ def training_curves(results: Results) -> Figure:
             ax.yaxis.tick_right()
             ax.yaxis.set_label_position("right")
             ax.plot([0, 1], [end, end], transform=ax.transAxes, ls="", clip_on=False, **slanted)
-        densest = [float(np.max(line.get_ydata())) for line in low.lines[:-1]]
+        densest = map(draw.peak, low.lines[:-1])
         needed = max([15.0, *(1.05 * density for density in densest if density < 98)])
         low.set(ylim=(0, needed), xlabel="Epoch")
         high.set(ylim=(98, 100.7), yticks=(98, 100), ylabel=None)
@@ -53,6 +53,7 @@ def training_curves(results: Results) -> Figure:
     return fig
 
 
+@moving.of_runs
 def browse_runs(results: Results) -> None:
     """Figure 3 in motion: each run and seed of the experiment ``mnist_acceleration``."""
     looks = _looks(results)

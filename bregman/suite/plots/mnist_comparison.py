@@ -16,6 +16,7 @@ MEASURES = (
 )
 
 
+@draw.of_runs
 def training_curves(results: Results) -> Figure:
     """Figure 2: accuracies, l1 norm and non-zero weights of SGD, LinBreg and ProxGD.
 
@@ -36,6 +37,7 @@ def training_curves(results: Results) -> Figure:
     return fig
 
 
+@moving.of_runs
 def browse_runs(results: Results) -> None:
     """Figure 2 in motion: each run and seed of the experiment ``mnist_comparison``."""
     looks = _looks(results)
@@ -75,6 +77,8 @@ def beside_stored(results: Results, tried: Results) -> Figure:
 
 
 def _looks(results: Results) -> dict[str, draw.Look]:
+    if results.summary.empty:
+        return {}
     shared = results.runs["config_lr"].min()
     looks = {}
     for _, family in results.runs.groupby(["config_optimizer", "config_lr"], sort=False):

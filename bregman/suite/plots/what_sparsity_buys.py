@@ -32,6 +32,7 @@ SEQUENCE = (BLUE, GREEN, OCHRE, PINK, PURPLE, BLACK)
 LAMBDA = draw.Measure("weights", "lam", r"$\lambda$")
 
 
+@draw.of_runs
 def sparsity_targets(results: Results) -> Figure:
     """The density over the epochs beside the target, and the lambda that leads there.
 
@@ -62,6 +63,7 @@ def sparsity_targets(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def accuracy_at_density(results: Results) -> Figure:
     """Test accuracy against the density that training ended with, and against what it cost.
 
@@ -94,6 +96,7 @@ def accuracy_at_density(results: Results) -> Figure:
     return fig
 
 
+@moving.of_runs
 def browse_costs(results: Results) -> None:
     """Every run as a point: what it is good for and what it costs, over density or frozen steps.
 
@@ -128,6 +131,7 @@ def browse_costs(results: Results) -> None:
     )  # fmt: skip
 
 
+@draw.of_runs
 def frozen_steps_map(results: Results) -> Figure:
     """Accuracy, density and FLOPs over the number m of frozen steps and lambda.
 
@@ -158,6 +162,7 @@ def frozen_steps_map(results: Results) -> Figure:
     return fig
 
 
+@draw.of_runs
 def support_turnover(results: Results) -> Figure:
     """How many weights enter and leave the support from one full step to the next.
 
