@@ -109,7 +109,13 @@ class RunStore:
         anew = "delete it to make the run anew"
         try:
             stored = json.loads(path.read_bytes())
-            version, found = stored.pop("format"), stored.pop("sum", None)
+            # before anything is built of it: another format may have other fields
+            if (version := stored.pop("format")) != FORMAT:
+                raise RunStoreError(
+                    f"{path} is not of format {FORMAT}, which this version reads; "
+                    "move it away to make the run anew"
+                )
+            found = stored.pop("sum", None)
             run = Run(**{**stored, "history": _records(stored["history"])})
         except FileNotFoundError:
             return None
@@ -118,11 +124,6 @@ class RunStore:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunStoreError(f"{path} is damaged ({reason}); {anew}") from error
-        if version != FORMAT:
-            raise RunStoreError(
-                f"{path} is not of format {FORMAT}, which this version reads; "
-                "move it away to make the run anew"
-            )
         if found is None:
             raise RunStoreError(
                 f"{path} has no sum, as before sums were stored; "

@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -166,17 +167,54 @@ def test_runs_are_chosen_by_columns():
         {"label": ["a", "b", "b", "c"], "seed": [0, 0, 1, 0], "config_lam": [0.1, 0.5, 0.5, None],
          "config_optimizer": ["LinBreg", "LinBreg", "LinBreg", "SGD"]}
     )  # fmt: skip
-    history = pd.DataFrame({"run": ["a", "b", "c"], "value": [1, 2, 3]})
+    history = pd.DataFrame(
+        {"run": ["a", "b", "b", "c"], "seed": [0, 0, 1, 0], "value": [1, 2, 3, 4]}
+    )
     results = experiments.Results(summary, history)
     linbreg = results.where(config_optimizer="LinBreg")
     assert list(linbreg.runs.index) == ["a", "b"]
-    assert linbreg.history["value"].tolist() == [1, 2]
+    assert linbreg.history["value"].tolist() == [1, 2, 3]
     assert results.where(config_lam=[0.1, None]).summary["label"].tolist() == ["a", "c"]
     assert results.where(config_lam=0.5, seed=1).label == "b"
     with pytest.raises(ValueError, match="one row was wanted, got a, b"):
         _ = linbreg.label
     with pytest.raises(ValueError, match="one row was wanted, got none"):
         _ = results.where(config_lam=7.0).label
+
+
+def test_the_history_of_chosen_runs_is_theirs_alone():
+    summary = pd.DataFrame(
+        {
+            "label": ["a", "a", "b"],
+            "seed": [0, 1, 1],
+            "status": ["finished", "diverged", "diverged"],
+        }
+    )
+    history = pd.DataFrame(
+        {"run": ["a", "a", "b"], "seed": [0, 1, 1], "epoch": 1, "split": "train",
+         "metric": "loss", "value": [1.0, 5.0, 7.0]}
+    )  # fmt: skip
+    results = experiments.Results(summary, history)
+    assert results.where(seed=1).history["value"].tolist() == [5.0, 7.0]
+    assert results.where(status="finished").curves("train", "loss")["a"].tolist() == [1.0]
+    assert results.where(seed=0, status="diverged").history.empty
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, set, frozenset, np.array, pd.Series, pd.Index, iter, dict.fromkeys]
+)
+def test_runs_are_chosen_by_values_in_any_collection(kind):
+    summary = pd.DataFrame({"label": ["a", "b", "c"], "seed": [0, 0, 0]})
+    history = pd.DataFrame({"run": ["a", "b", "c"], "seed": [0, 0, 0], "value": [1, 2, 3]})
+    chosen = experiments.Results(summary, history).where(label=kind(["a", "c"]))
+    assert chosen.summary["label"].tolist() == ["a", "c"]
+    assert chosen.history["value"].tolist() == [1, 3]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are():
+    results = experiments.Results(pd.DataFrame({"label": ["a"], "seed": [0]}), pd.DataFrame())
+    with pytest.raises(KeyError, match="no column 'lamda', only label, seed"):
+        results.where(lamda=0.1)
 
 
 def test_curves_average_over_seeds():

@@ -103,9 +103,14 @@ def test_a_file_of_another_version_is_named(tmp_path):
     store = RunStore(tmp_path)
     store.make(Config(), Counted())
     stored = json.loads(store.path(Config()).read_text())
-    store.path(Config()).write_text(json.dumps({**stored, "format": 99}))
-    with pytest.raises(RunStoreError, match="is not of format 1, which this version reads"):
-        store.get(Config())
+    # with its fields, with one more, and with none that is known
+    for fields in (stored, {**stored, "machine": "x"}, {"epochs": []}):
+        store.path(Config()).write_text(json.dumps({**fields, "format": 99}))
+        message = "is not of format 1, which this version reads; move it away"
+        with pytest.raises(RunStoreError, match=message) as told:
+            store.get(Config())
+        assert "damaged" not in str(told.value)
+        assert "delete" not in str(told.value)
 
 
 def test_a_results_folder_that_can_not_be_written_is_found_out_first(tmp_path):
