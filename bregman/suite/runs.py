@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from bregman.suite.checkpoints import Checkpoint, differences
-from bregman.suite.paths import remove_debris, replacing
+from bregman.suite.paths import remove, remove_debris, replacing
 from bregman.suite.provenance import environment
 from bregman.suite.training import Record, Training
 
@@ -178,7 +178,8 @@ class RunStore:
             # nobody else writes this run: what stands under temporary names is of one that died,
             # even if its process still seems to run
             for path in self.folder.glob(f".{run_name(config)}.*.tmp"):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it is not in the way
+                    remove(path)
             # another process may just have finished it
             if (run := self.get(config)) is None:
                 identity = {

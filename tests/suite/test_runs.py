@@ -99,6 +99,18 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         store.get(Config())
 
 
+def test_what_stands_under_temporary_names_is_in_nobodys_way(tmp_path):
+    store = RunStore(tmp_path)
+    name = runs.run_name(Config())
+    (tmp_path / f".{name}.json.elsewhere.1.abcd.tmp" / "deeper").mkdir(parents=True)
+    (tmp_path / f".{name}.npz.elsewhere.1.abcd.tmp").touch()
+    # a number that no process can have
+    (tmp_path / f".x.json.{paths._host()}.{'9' * 21}.abcd.tmp").touch()
+    store.make(Config(), Counted())
+    store.tidy()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_file_of_another_version_is_named(tmp_path):
     store = RunStore(tmp_path)
     store.make(Config(), Counted())

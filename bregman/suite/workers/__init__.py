@@ -22,7 +22,7 @@ from bregman.suite.workers.executors import GRACE_S, cpu_count
 from bregman.suite.workers.progress import progress
 from bregman.suite.workers.session import Session
 
-__all__ = ["check_device", "cpu_count", "device_name", "make_missing"]
+__all__ = ["check_cluster", "check_device", "cpu_count", "device_name", "make_missing"]
 
 _POLL_S = 0.2
 # these say all that there is to say; of others the traceback is shown
@@ -56,6 +56,12 @@ def check_device(device: str) -> None:
         (torch.ones(2, device=device) + 1).tolist()
     except Exception as error:  # each device has errors of its own
         raise _no_device(device, error) from error
+
+
+def check_cluster(address: str) -> None:
+    """Raise ValueError when no Dask scheduler answers at an address."""
+    with executors.opened(1, address):
+        pass
 
 
 def _no_device(device: Any, error: Exception) -> ValueError:
