@@ -303,6 +303,19 @@ class Experiment:
         missing = self._missing(scale, asked, runs)
         return forecast(missing, {plan.config for plan in asked}, runs)
 
+    def runs(self, scale: str, rows: Labels = None) -> list[Run]:
+        """What is in the store of a scale's runs, each once though rows may share it.
+
+        Args:
+            scale: of the runs.
+            rows: only those of the rows with these labels; all if None.
+
+        Raises:
+            ValueError: an unknown scale or row.
+            RunStoreError: as for ``forecast``.
+        """
+        return list(self._runs(scale, self._asked(scale, 0, rows, None)).values())
+
     def _asked(self, scale: str, seed: int, rows: Labels, seeds: int | None) -> list[Plan]:
         """Those of the planned runs that were asked for."""
         meaning = self.scale(scale)
