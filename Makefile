@@ -17,6 +17,7 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 .PHONY: help setup reproduce paper figures test test-more attack lab site bench notebooks pages clean
 
 help:
+	@echo "make setup       make .venv and install everything into it; each target does it when needed"
 	@echo "make reproduce   fetch the data, train at quick scale, write tables and figures"
 	@echo "make figures     draw the figures and tables of the stored runs anew, without training"
 	@echo "make test        lint, types, unit and contract tests, notebooks"

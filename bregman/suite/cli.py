@@ -23,9 +23,10 @@ from bregman.suite.experiments import (
     RunsFailedError,
     get,
 )
-from bregman.suite.figures import redraw
+from bregman.suite.experiments.experiment import check_request, check_seeds
 from bregman.suite.paths import figures_dir
 from bregman.suite.runs import RunStoreError
+from bregman.suite.workers import check_cluster, check_device
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False)
 
@@ -97,6 +98,12 @@ def run(
     """
     with _clear_errors():
         _check_scale(scale)
+        check_seeds(seed, seeds)
+        device = check_request(device, jobs)
+        if cluster is None:
+            check_device(device)
+        else:
+            check_cluster(cluster)
         extra = dict(_parse(word) for word in parameter or [])
         if extra and not execute:
             raise ValueError("-p sets parameters of notebooks, and --no-notebooks executes none")
@@ -105,6 +112,9 @@ def run(
             for path in chosen.values():
                 notebooks.check_parameters(path, ["scale", "seed", *extra])
         chosen, rows_of = _what_there_is(chosen, bool(names), scale, rows)
+        if not execute and (without := [name for name in chosen if name not in rows_of]):
+            typer.echo(f"left out, as they have no runs: {', '.join(without)}")
+            chosen = {name: path for name, path in chosen.items() if name in rows_of}
         for name, of_this in rows_of.items():
             typer.echo(f"{name}: {get(name).forecast(scale, seed, of_this, seeds)}")
         failures = []
@@ -169,6 +179,8 @@ def _what_there_is(
     }
     if wanted is None:
         return chosen, dict.fromkeys(known)
+    if not known:
+        raise ValueError(f"--rows chooses runs, and there are none of {', '.join(chosen)}")
     labels = _labels(
         wanted, list(dict.fromkeys(label for rows in known.values() for label in rows))
     )
@@ -205,7 +217,11 @@ def figures(
 ) -> None:
     """Draw the figures and tables of stored runs anew, in minutes: no training, no Jupyter."""
     with _clear_errors():
+        # here, as it asks matplotlib for a backend, which no other command needs
+        from bregman.suite.figures import redraw
+
         _check_scale(scale)
+        check_seeds(seed, None)
         chosen, rows_of = _what_there_is(notebooks.find(names), bool(names), scale, None)
         left_out = []
         for name, path in chosen.items():
@@ -263,9 +279,12 @@ def _clear_errors() -> Iterator[None]:
     except (*_MESSAGES, RunsFailedError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    except BrokenPipeError:
+        raise  # whoever read the output has enough of it; typer ends in silence
     except OSError as error:
         typer.echo(
-            f"error: {error.filename or 'a file'} can't be read or written ({error.strerror}); "
+            f"error: {error.filename or 'a file'} can't be read or written "
+            f"({error.strerror or error}); "
             "make room or check who may, then run the same command again",
             err=True,
         )

@@ -43,7 +43,9 @@ def figures_dir() -> Path:
 
 def data_dir() -> Path:
     """Give the cache folder of the data sets: BREGMAN_DATA, or `bregman` in the user's cache."""
-    return _folder("BREGMAN_DATA", _folder("XDG_CACHE_HOME", Path("~/.cache")) / "bregman")
+    if os.environ.get("BREGMAN_DATA"):  # where the home is unknown as well
+        return _folder("BREGMAN_DATA", Path())
+    return _folder("XDG_CACHE_HOME", Path("~/.cache")) / "bregman"
 
 
 @contextmanager
@@ -88,10 +90,15 @@ def remove_debris(folder: Path) -> None:
             ours = words[-4] == _host() and words[-3].isdecimal()
             dead = ours and not _runs(int(words[-3]))
             if dead or (not ours and time.time() - path.stat().st_mtime > _DAY_S):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder and what is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _host() -> str:
@@ -101,7 +108,7 @@ def _host() -> str:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number that no process can have
         return False
     except OSError:
         pass  # of another user

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from bregman.suite.checkpoints import Checkpoint, differences
-from bregman.suite.paths import remove_debris, replacing
+from bregman.suite.paths import remove, remove_debris, replacing
 from bregman.suite.provenance import environment
 from bregman.suite.training import Record, Training
 
@@ -109,7 +109,13 @@ class RunStore:
         anew = "delete it to make the run anew"
         try:
             stored = json.loads(path.read_bytes())
-            version, found = stored.pop("format"), stored.pop("sum", None)
+            # before anything is built of it: another format may have other fields
+            if (version := stored.pop("format")) != FORMAT:
+                raise RunStoreError(
+                    f"{path} is not of format {FORMAT}, which this version reads; "
+                    "move it away to make the run anew"
+                )
+            found = stored.pop("sum", None)
             run = Run(**{**stored, "history": _records(stored["history"])})
         except FileNotFoundError:
             return None
@@ -118,11 +124,6 @@ class RunStore:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RunStoreError(f"{path} is damaged ({reason}); {anew}") from error
-        if version != FORMAT:
-            raise RunStoreError(
-                f"{path} is not of format {FORMAT}, which this version reads; "
-                "move it away to make the run anew"
-            )
         if found is None:
             raise RunStoreError(
                 f"{path} has no sum, as before sums were stored; "
@@ -177,7 +178,8 @@ class RunStore:
             # nobody else writes this run: what stands under temporary names is of one that died,
             # even if its process still seems to run
             for path in self.folder.glob(f".{run_name(config)}.*.tmp"):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it is not in the way
+                    remove(path)
             # another process may just have finished it
             if (run := self.get(config)) is None:
                 identity = {

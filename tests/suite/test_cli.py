@@ -78,6 +78,17 @@ def test_list_names_the_notebooks_and_their_scales():
         ),
         (["run", "mnist_comparison", "--scale", "smoke", "--seed", "-1"], "seed must be from 0 to"),
         (["run", "mnist_comparison", "--scale", "smoke", "--seeds", "0"], "seeds must be at least"),
+        (
+            ["run", "mnist_comparison", "--scale", "smoke", "--seeds", "1" + 17 * "0"],
+            "seeds must be at most 1000, got 1",
+        ),
+        (["run", "convex_toy_problems", "--seed", "-1"], "seed must be from 0 to"),
+        (["run", "convex_toy_problems", "--seed", "9" * 30], "seed must be from 0 to"),
+        (["figures", "convex_toy_problems", "--seed", "-1"], "seed must be from 0 to"),
+        (
+            ["run", "convex_toy_problems", "--rows", "SGD"],
+            "--rows chooses runs, and there are none of convex_toy_problems",
+        ),
         *(
             (
                 ["run", "mnist_comparison", "--scale", "smoke", "--device", device],
@@ -97,7 +108,34 @@ def test_bad_words_are_named_in_one_line(words, message, folder):
     assert done.exit_code == 1
     assert f"error: {message}" in done.output
     assert "Traceback" not in done.output
-    assert not list(folder.rglob("*.json")), "found out before any run"
+    assert not (folder / "results").exists(), "found out before any work"
+
+
+def test_what_has_no_runs_is_left_out_with_a_line():
+    done = call("run", "convex_toy_problems", "--no-notebooks")
+    assert done.exit_code == 0
+    assert done.output == "left out, as they have no runs: convex_toy_problems\n"
+
+
+def command(line: str):
+    shell = f"set -o pipefail; {line}".replace("bregman", f"{sys.executable} -m bregman")
+    return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    done = command("bregman list | head -1")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_a_wrong_backend_of_matplotlib_matters_to_figures_alone():
+    done = command("MPLBACKEND=nonsense bregman list")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = command("MPLBACKEND=nonsense bregman figures mnist_comparison")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "nonsense" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_no_data_is_one_clear_error(monkeypatch):

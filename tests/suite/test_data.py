@@ -112,6 +112,11 @@ def test_folders_follow_the_environment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BREGMAN_DATA", "here")
     assert paths.data_dir() == tmp_path / "here"
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-of-this-name")
+    assert paths.data_dir() == tmp_path / "here"
+    monkeypatch.delenv("BREGMAN_DATA")
+    with pytest.raises(ValueError, match="XDG_CACHE_HOME must be a folder whose home"):
+        paths.data_dir()
 
 
 @pytest.mark.parametrize("name", data.NAMES)
@@ -461,6 +466,15 @@ def test_failed_write_leaves_no_file(cache, tiny, monkeypatch):
         with pytest.raises(DataError, match=r"no space left.*set BREGMAN_DATA"):
             load("mnist")
     assert list(cache.iterdir()) == []
+
+
+def test_a_disk_that_is_full_while_writing_is_told_in_words(cache, tiny, monkeypatch):
+    def full(name, apt_update):
+        raise OSError("376320 requested and 4096 written")  # numpy gives no number
+
+    monkeypatch.setattr("bregman.suite.data.fetch", full)
+    with pytest.raises(DataError, match=r"mnist\.bin \(376320 requested and 4096 written\); set"):
+        load("mnist")
 
 
 def test_data_folder_that_cannot_be(cache, monkeypatch):

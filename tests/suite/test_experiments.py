@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import asdict, dataclass, replace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +18,7 @@ from bregman.suite.data import DataError
 from bregman.suite.experiments.tables import WIDTHS, paper_reference
 from bregman.suite.paths import ROOT, results_dir
 from bregman.suite.runs import run_name
-from bregman.suite.workers import executors
+from bregman.suite.workers import check_device, executors
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
@@ -166,17 +167,54 @@ def test_runs_are_chosen_by_columns():
         {"label": ["a", "b", "b", "c"], "seed": [0, 0, 1, 0], "config_lam": [0.1, 0.5, 0.5, None],
          "config_optimizer": ["LinBreg", "LinBreg", "LinBreg", "SGD"]}
     )  # fmt: skip
-    history = pd.DataFrame({"run": ["a", "b", "c"], "value": [1, 2, 3]})
+    history = pd.DataFrame(
+        {"run": ["a", "b", "b", "c"], "seed": [0, 0, 1, 0], "value": [1, 2, 3, 4]}
+    )
     results = experiments.Results(summary, history)
     linbreg = results.where(config_optimizer="LinBreg")
     assert list(linbreg.runs.index) == ["a", "b"]
-    assert linbreg.history["value"].tolist() == [1, 2]
+    assert linbreg.history["value"].tolist() == [1, 2, 3]
     assert results.where(config_lam=[0.1, None]).summary["label"].tolist() == ["a", "c"]
     assert results.where(config_lam=0.5, seed=1).label == "b"
     with pytest.raises(ValueError, match="one row was wanted, got a, b"):
         _ = linbreg.label
     with pytest.raises(ValueError, match="one row was wanted, got none"):
         _ = results.where(config_lam=7.0).label
+
+
+def test_the_history_of_chosen_runs_is_theirs_alone():
+    summary = pd.DataFrame(
+        {
+            "label": ["a", "a", "b"],
+            "seed": [0, 1, 1],
+            "status": ["finished", "diverged", "diverged"],
+        }
+    )
+    history = pd.DataFrame(
+        {"run": ["a", "a", "b"], "seed": [0, 1, 1], "epoch": 1, "split": "train",
+         "metric": "loss", "value": [1.0, 5.0, 7.0]}
+    )  # fmt: skip
+    results = experiments.Results(summary, history)
+    assert results.where(seed=1).history["value"].tolist() == [5.0, 7.0]
+    assert results.where(status="finished").curves("train", "loss")["a"].tolist() == [1.0]
+    assert results.where(seed=0, status="diverged").history.empty
+
+
+@pytest.mark.parametrize(
+    "kind", [list, tuple, set, frozenset, np.array, pd.Series, pd.Index, iter, dict.fromkeys]
+)
+def test_runs_are_chosen_by_values_in_any_collection(kind):
+    summary = pd.DataFrame({"label": ["a", "b", "c"], "seed": [0, 0, 0]})
+    history = pd.DataFrame({"run": ["a", "b", "c"], "seed": [0, 0, 0], "value": [1, 2, 3]})
+    chosen = experiments.Results(summary, history).where(label=kind(["a", "c"]))
+    assert chosen.summary["label"].tolist() == ["a", "c"]
+    assert chosen.history["value"].tolist() == [1, 3]
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are():
+    results = experiments.Results(pd.DataFrame({"label": ["a"], "seed": [0]}), pd.DataFrame())
+    with pytest.raises(KeyError, match="no column 'lamda', only label, seed"):
+        results.where(lamda=0.1)
 
 
 def test_curves_average_over_seeds():
@@ -274,8 +312,100 @@ def test_what_can_not_be_tried_is_named(own_results):
         few().try_("LinBrag")
     with pytest.raises(ValueError, match="unknown scale 'huge'"):
         few().try_(label, "huge")
-    with pytest.raises(experiments.RunsFailedError, match=r"lam must be .*, got -1"):
-        few().try_(label, lam=-1.0)
+    assert not [*own_results.rglob("*.*")], "found out before any work"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lam": -1.0}, "lam must be at least 0, got -1.0"),
+        ({"lam": None}, "lam must be a number, got None"),
+        ({"lam": True}, "lam must be a number, got True"),
+        ({"lam": "0.1"}, "lam must be a number, got '0.1'"),
+        ({"lam": [1]}, r"lam must be a number, got \[1\]"),
+        ({"lam": torch.tensor(0.1)}, "lam must be a number, got tensor"),
+        ({"lam": float("nan")}, "lam must be a number, got nan"),
+        ({"lr": 0.0}, "lr must be above 0, got 0.0"),
+        ({"density": 1.5}, "density must be above 0, up to 1, got 1.5"),
+        ({"gain": float("inf")}, "gain must be a number, got inf"),
+        ({"mini": "no"}, "mini must be True or False, got 'no'"),
+        ({"mini": 1}, "mini must be True or False, got 1"),
+        ({"train_size": -5}, "train_size must be at least 1 or None, got -5"),
+        ({"train_size": 0}, "train_size must be at least 1 or None, got 0"),
+        ({"train_size": 10.0}, "train_size must be a whole number or None, got 10.0"),
+        ({"patience": -1}, "patience must be at least 0, got -1"),
+        ({"epochs": True}, "epochs must be a whole number, got True"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"momentum": -0.1}, "momentum must be from 0 to 1, got -0.1"),
+        ({"optimizer": 3}, "optimizer must be a word, got 3"),
+        ({"dataset": "cifar10"}, "dataset must be mnist or fashion_mnist for this network, got"),
+        ({"dataset": "mnits"}, "dataset must be mnist or fashion_mnist for this network, got"),
+    ],
+)
+def test_a_setting_without_meaning_is_named_and_not_trained(settings, message, own_results):
+    experiment = few(train=lambda *arguments: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=message):
+        experiment.try_(experiment.rows[1].label, **settings)
+    assert not [*own_results.rglob("*.*")]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"seed": True}, "seed must be a whole number, got True"),
+        ({"seed": 1.5}, "seed must be a whole number, got 1.5"),
+        ({"seed": -1}, "seed must be from 0 to"),
+        ({"seed": 2**63 - 1}, "seed must be from 0 to"),
+        ({"seeds": 1.5}, "seeds must be a whole number, got 1.5"),
+        ({"seeds": "2"}, "seeds must be a whole number, got '2'"),
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"seeds": 10**17}, "seeds must be at most 1000, got 100000000000000000"),
+        ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"jobs": True}, "jobs must be a whole number, got True"),
+        ({"jobs": 1.5}, "jobs must be a whole number, got 1.5"),
+        ({"jobs": "2"}, "jobs must be a whole number, got '2'"),
+        ({"rows": "SGD"}, "rows must be a list of labels, got 'SGD'"),
+        ({"rows": 3}, "rows must be a list of labels, got 3"),
+        ({"rows": [["SGD"]]}, r"unknown row \['SGD'\]"),
+        ({"scale": ["smoke"]}, r"unknown scale \['smoke'\], allowed: smoke, paper"),
+        ({"device": None}, "device None can't be used here .* allowed: 'cpu'"),
+        ({"device": 0}, "device 0 can't be used here"),
+        ({"device": "gpu"}, "device 'gpu' can't be used here"),
+        ({"device": "meta"}, "device 'meta' can't be used here"),
+    ],
+)
+def test_a_request_without_meaning_is_named_before_any_work(request_, message, own_results):
+    experiment = few(train=lambda *arguments: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=message):
+        experiment.run(**{"scale": "smoke", **request_})
+    assert not [*own_results.rglob("*")]
+
+
+def test_a_device_may_be_one_of_torch(own_results):
+    row = few().rows[0]
+    made = few().run("smoke", device=torch.device("cpu"), rows=pd.Index([row.label]))
+    assert made.summary["label"].tolist() == [row.label]
+    assert few().forecast("smoke", rows=[row.label]).missing == 0, "it is in the store"
+
+
+def test_the_reason_why_a_device_fails_is_short():
+    with pytest.raises(ValueError, match="device 'mps' can't be used here") as told:
+        check_device("mps")
+    assert len(str(told.value)) < 300
+
+
+def test_more_jobs_than_runs_are_as_many_as_runs(own_results, monkeypatch):
+    opened = executors.opened
+    asked = []
+
+    def noted(jobs, cluster):
+        asked.append(jobs)
+        return opened(1, cluster)
+
+    monkeypatch.setattr(executors, "opened", noted)
+    few().run("smoke", jobs=3_000_000_000)
+    assert asked == [2]
 
 
 def test_nothing_is_trained_at_the_papers_scale_unless_told_to(own_results, capsys):

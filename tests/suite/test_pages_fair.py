@@ -1,13 +1,16 @@
 """The page on fair comparisons, with no run, some, and all of them, from runs that are made up."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from bregman.suite.experiments import dense_autoencoders, get, tuned_rivals
 from bregman.suite.experiments.tuned_rivals import COMPARED, COUNTS, DENSITIES, TRIALS, TUNED
-from bregman.suite.pages import fair, measured, render
+from bregman.suite.pages import attacks, fair, measured, render
 from bregman.suite.paths import ROOT
+from bregman.suite.runs import run_name
 
 PAGE = "docs/fair-comparisons.md"
 EVERY = {network: dict.fromkeys(COMPARED, 3) for network in COUNTS}
@@ -90,6 +93,23 @@ def test_without_a_run_the_page_says_so(written):
     first, second = fair.rivals("MLP").splitlines()[2:4]
     assert first.count("not run yet") == 4
     assert "| notebook 11 | 3 | 97.35" in second
+
+
+def test_progress_counts_what_is_in_the_store(written):
+    """A study that shares runs with an experiment has some before it has a table."""
+    stored = {path.stem: json.loads(path.read_text())["seconds"]
+              for path in (ROOT / "results" / "paper" / "runs").glob("*.json")}  # fmt: skip
+    study = get("architecture_seeds")
+    scale = study.scale("paper")
+    planned = {run_name(study.config(scale, seed, **row.settings))
+               for row in study.rows_at("paper") for seed in range(scale.seeds)}  # fmt: skip
+    there = [stored[name] for name in planned & set(stored)]
+    assert there
+    (line,) = cells(fair.progress(), "architecture_seeds")
+    assert line[1:] == ["all", f"{len(there)}", f"{len(planned)}", f"{sum(there) / 3600:.1f}"]
+    (line,) = cells(attacks.hours(), "architecture_seeds")
+    assert line[1:] == ["paper", f"{len(there)}", f"{sum(there) / 3600:.1f}",
+                        f"{max(there) / 3600:.2f}", f"{len(planned) - len(there)}"]  # fmt: skip
 
 
 def test_some_trials_choose_nothing_and_are_counted(written, monkeypatch):

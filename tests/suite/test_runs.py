@@ -99,13 +99,30 @@ def test_a_damaged_file_is_named(tmp_path, damage):
         store.get(Config())
 
 
+def test_what_stands_under_temporary_names_is_in_nobodys_way(tmp_path):
+    store = RunStore(tmp_path)
+    name = runs.run_name(Config())
+    (tmp_path / f".{name}.json.elsewhere.1.abcd.tmp" / "deeper").mkdir(parents=True)
+    (tmp_path / f".{name}.npz.elsewhere.1.abcd.tmp").touch()
+    # a number that no process can have
+    (tmp_path / f".x.json.{paths._host()}.{'9' * 21}.abcd.tmp").touch()
+    store.make(Config(), Counted())
+    store.tidy()
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_a_file_of_another_version_is_named(tmp_path):
     store = RunStore(tmp_path)
     store.make(Config(), Counted())
     stored = json.loads(store.path(Config()).read_text())
-    store.path(Config()).write_text(json.dumps({**stored, "format": 99}))
-    with pytest.raises(RunStoreError, match="is not of format 1, which this version reads"):
-        store.get(Config())
+    # with its fields, with one more, and with none that is known
+    for fields in (stored, {**stored, "machine": "x"}, {"epochs": []}):
+        store.path(Config()).write_text(json.dumps({**fields, "format": 99}))
+        message = "is not of format 1, which this version reads; move it away"
+        with pytest.raises(RunStoreError, match=message) as told:
+            store.get(Config())
+        assert "damaged" not in str(told.value)
+        assert "delete" not in str(told.value)
 
 
 def test_a_results_folder_that_can_not_be_written_is_found_out_first(tmp_path):

@@ -198,7 +198,8 @@ def ensure(name: str, *, apt_update: bool = False) -> Path:
                 Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
         raise DataError(
-            f"cannot write {path} ({error}); set BREGMAN_DATA to a folder with room to write to"
+            f"cannot write {path} ({error.strerror or error}); "
+            "set BREGMAN_DATA to a folder with room to write to"
         ) from error
     except DataError as error:
         raise DataError(

@@ -17,6 +17,7 @@ from bregman.initialization import sparse_init_
 from bregman.regularizers import L1, GroupL12
 from bregman.sparsity import sparsity_summary
 from bregman.suite.data import ImageData
+from bregman.suite.experiments.allowed import Count, NonNegative
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.measures import last_accuracies
 from bregman.suite.experiments.parts import Task, add_noise, network_input, shown
@@ -44,12 +45,12 @@ class ArchitectureSearch(PlateauRecipe):
     """A run; ``density`` is of the neurons, ``lam`` weighs the norms of the rows."""
 
     task: str  # "denoise" or "deblur" (restore the clean image), or "classify"
-    side: int  # pixels per side of the images, which are shrunk to it; a divisor of 28
-    depth: int  # layers with side * side neurons each
-    skip_lam: float | None  # the weight of the l1 norm of the skips; None forbids skips
-    noise: float  # the standard deviation of the noise, for pixels in [0, 1]
-    blur: float  # the standard deviation of the Gaussian blur in pixels, 0 for none
-    blur_size: int  # the width of its kernel in pixels
+    side: Count  # pixels per side of the images, which are shrunk to it; a divisor of 28
+    depth: Count  # layers with side * side neurons each
+    skip_lam: NonNegative | None  # the weight of the l1 norm of the skips; None forbids skips
+    noise: NonNegative  # the standard deviation of the noise, for pixels in [0, 1]
+    blur: NonNegative  # the standard deviation of the Gaussian blur in pixels, 0 for none
+    blur_size: Count  # the width of its kernel in pixels
     autocast: str | None  # the dtype of the forward passes in training, None for float32
 
     @property

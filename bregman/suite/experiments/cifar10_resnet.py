@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from bregman.layers import weights
 from bregman.suite.data import ImageData, train_val_split
+from bregman.suite.experiments.allowed import Count, NonNegative
 from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import SCALE_NAMES, Experiment, Row, Scale
 from bregman.suite.experiments.measures import accuracies, sparsity, thresholded
 from bregman.suite.experiments.parts import Task
-from bregman.suite.experiments.recipe import Parts, Results, settings_of
+from bregman.suite.experiments.recipe import COLOURED, Parts, Results, settings_of
 from bregman.suite.models import ResNet18
 from bregman.suite.training import Training, weight_measures
 
@@ -48,10 +49,14 @@ SCALES: dict[str, Scale] = {
 class ResNetRun(Classification):
     """A run of ResNet-18; the order of the samples, crops and flips have their own generator."""
 
-    width: int  # channels of the first stage
-    max_drop: float | None  # threshold after training at this loss of validation accuracy
+    width: Count  # channels of the first stage
+    max_drop: NonNegative | None  # threshold after training at this loss of validation accuracy
     autocast: str | None  # the dtype of the forward passes, None for float32
     compile: str | None  # the mode of ``torch.compile`` for the training steps on a GPU
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return COLOURED
 
     def split(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A tenth of the images that are used is held out."""

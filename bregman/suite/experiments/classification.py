@@ -1,9 +1,11 @@
 """Classifiers of section 4: what Figures 2 and 3 and Tables 1 to 3 have in common."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
+from bregman.suite.experiments.allowed import Range
 from bregman.suite.experiments.measures import last_accuracies, sparsity
 from bregman.suite.experiments.recipe import Parts, PlateauRecipe, Results
 from bregman.suite.models import MLP
@@ -14,7 +16,7 @@ from bregman.suite.training import Training, accuracy, evaluate
 class Classification(PlateauRecipe):
     """A fully connected network that classifies images."""
 
-    momentum: float  # beta, of SGD and LinBreg
+    momentum: Annotated[float, Range(0, 1)]  # beta, of SGD and LinBreg
 
     def make_network(self) -> nn.Module:
         return MLP()

@@ -14,6 +14,7 @@ from bregman.regularizers import GroupL12
 from bregman.sparsity import sparsity_summary
 from bregman.suite.analysis.trained import PROGRESS, kept_weights
 from bregman.suite.data import ImageData
+from bregman.suite.experiments.allowed import Count, NonNegative, Share
 from bregman.suite.experiments.experiment import SCALE_NAMES, Experiment, Row, Scale
 from bregman.suite.experiments.measures import active_neurons, sparsity
 from bregman.suite.experiments.parts import Task, denoising, noisy, shown
@@ -33,10 +34,10 @@ DIGITS = 8
 class Denoising(Recipe):
     """A run of the autoencoder; ``density`` is of the rows, ``lam`` weighs their norms (1.14)."""
 
-    test_size: int | None  # use that many of the test images only, all if None
-    noise: float  # standard deviation of the Gaussian noise, in pixel values from 0 to 1
+    test_size: Count | None  # use that many of the test images only, all if None
+    noise: NonNegative  # standard deviation of the Gaussian noise, in pixel values from 0 to 1
     autocast: str | None  # the dtype of the forward passes in training, None for float32
-    decay: float  # the last share of the epochs, over which the learning rate falls to zero
+    decay: Share  # the last share of the epochs, over which the learning rate falls to zero
     keep: bool  # keep the weights, and what becomes of some digits in the course of training
 
     @property

@@ -22,6 +22,7 @@ from bregman.steering import SparsityTarget
 from bregman.suite.baselines.masks import largest
 from bregman.suite.data import ImageData
 from bregman.suite.experiments import fashion_mnist_cnn
+from bregman.suite.experiments.allowed import Share
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.fashion_mnist_cnn import LASSO, PROXGD, PRUNED, SETUP, ConvNetRun
 from bregman.suite.experiments.measures import accuracies, sparsity
@@ -89,7 +90,7 @@ FAMILIES = {
 class EqualDensityRun(ConvNetRun):
     """A run of Table 1 that ends with a given share of the weights."""
 
-    target: float  # the share of non-zero weights in the end
+    target: Share  # the share of non-zero weights in the end
     tuning: bool  # a trial, which never sees the test set
 
     def make_task(self, data: ImageData, generator: torch.Generator) -> Task:

@@ -7,21 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 
 from bregman.suite.data import ensure
+from bregman.suite.experiments.allowed import LARGEST_SEED, Count, Seed, check
 from bregman.suite.experiments.missing import Forecast, forecast, missing_table
 from bregman.suite.experiments.recipe import train
 from bregman.suite.experiments.tables import MEASURED, Results
 from bregman.suite.paths import replacing, results_dir
 from bregman.suite.runs import Run, RunStore, RunStoreError, Train
-from bregman.suite.workers import check_device, cpu_count, make_missing
+from bregman.suite.workers import check_device, cpu_count, device_name, make_missing
 
 # "narrow" is between the last two, for what takes days at the paper's scale
 SCALE_NAMES = ("smoke", "quick", "narrow", "paper")
 # at the others only the command makes runs: they take hours
 MADE_IN_NOTEBOOKS = ("smoke", "quick")
-# torch takes no larger seeds
-LARGEST_SEED = 2**63 - 1
+MOST_SEEDS = 1000
 
 Labels = Collection[str] | None
 
@@ -127,7 +128,7 @@ class Experiment:
         Raises:
             ValueError: an unknown scale.
         """
-        if name not in self.scales:
+        if not isinstance(name, str) or name not in self.scales:
             raise ValueError(f"unknown scale {name!r}, allowed: {', '.join(self.scales)}")
         return self.scales[name]
 
@@ -156,7 +157,7 @@ class Experiment:
         self,
         scale: str,
         seed: int = 0,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         jobs: int | None = None,
         rows: Labels = None,
         seeds: int | None = None,
@@ -183,13 +184,12 @@ class Experiment:
             ``results/<scale>/<experiment>/``, and what is missing.
 
         Raises:
-            ValueError: an unknown scale, device or row; jobs or seeds < 1; a seed out of range.
+            ValueError: an unknown scale, device or row; jobs, seeds or a seed out of range.
             RunStoreError: the results folder can't be written, or a stored run can't be read.
             RunsFailedError: runs failed; the tables of the others are written.
             Stopped: Ctrl-C, a notebook's stop button or SIGTERM.
         """
-        if jobs is not None and jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        device = check_request(device, jobs)
         asked = self._asked(scale, seed, rows, seeds)
         make = scale in MADE_IN_NOTEBOOKS if make is None else make
         failures = self._make(scale, asked, device, jobs, cluster) if make else []
@@ -214,8 +214,8 @@ class Experiment:
             The run, named by the row and the settings; asked again, the store answers.
 
         Raises:
-            ValueError: an unknown scale, row or setting.
-            RunsFailedError: the run failed, for instance since a value is not allowed.
+            ValueError: an unknown scale, row or setting, or a value that is not allowed.
+            RunsFailedError: the run failed.
             RunStoreError: the results folder can't be written.
             Stopped: as for ``run``.
         """
@@ -236,9 +236,10 @@ class Experiment:
     def _make(
         self, scale: str, asked: list[Plan], device: str, jobs: int | None, cluster: str | None
     ) -> list[str]:
-        store, configs = _store(scale), [plan.config for plan in asked]
         if cluster is None:
             check_device(device)
+        store, configs = _store(scale), [plan.config for plan in asked]
+        if cluster is None:
             # once, and not by every worker
             for name in sorted({c.dataset for c in configs if not c.mini and not store.get(c)}):
                 ensure(name)
@@ -294,7 +295,7 @@ class Experiment:
         """What is in the store, and how long it takes to make the rest; as for ``run``.
 
         Raises:
-            ValueError: an unknown scale or row; seeds < 1; a seed out of range.
+            ValueError: an unknown scale or row; seeds or a seed out of range.
             RunStoreError: the results folder can't be written, or a stored run can't be read.
         """
         asked = self._asked(scale, seed, rows, seeds)
@@ -302,24 +303,38 @@ class Experiment:
         missing = self._missing(scale, asked, runs)
         return forecast(missing, {plan.config for plan in asked}, runs)
 
+    def runs(self, scale: str, rows: Labels = None) -> list[Run]:
+        """What is in the store of a scale's runs, each once though rows may share it.
+
+        Args:
+            scale: of the runs.
+            rows: only those of the rows with these labels; all if None.
+
+        Raises:
+            ValueError: an unknown scale or row.
+            RunStoreError: as for ``forecast``.
+        """
+        return list(self._runs(scale, self._asked(scale, 0, rows, None)).values())
+
     def _asked(self, scale: str, seed: int, rows: Labels, seeds: int | None) -> list[Plan]:
         """Those of the planned runs that were asked for."""
         meaning = self.scale(scale)
         known = [row.label for row in self.rows_at(scale)]
-        if unknown := set(known if rows is None else rows).difference(known):
+        if isinstance(rows, str) or not isinstance(rows, Collection | None):
+            raise ValueError(f"rows must be a list of labels, got {rows!r}")
+        wanted = known if rows is None else list(rows)
+        if unknown := [label for label in wanted if label not in known]:
             raise ValueError(
-                f"unknown row {min(unknown)!r} of {self.name} at scale {scale}, "
+                f"unknown row {unknown[0]!r} of {self.name} at scale {scale}, "
                 f"allowed: {', '.join(known)}"
             )
-        if seeds is not None and seeds < 1:
-            raise ValueError(f"seeds must be at least 1, got {seeds}")
-        if not 0 <= seed <= LARGEST_SEED - (seeds or meaning.seeds):
+        check_seeds(seed, seeds)
+        if seed > LARGEST_SEED - (seeds or meaning.seeds):
             raise ValueError(f"seed must be from 0 to {LARGEST_SEED}, got {seed}")
         return [
             plan
             for plan in self._planned(scale, seed, seeds)
-            if (rows is None or plan.row.label in rows)
-            and plan.seed < seed + (seeds or meaning.seeds)
+            if plan.row.label in wanted and plan.seed < seed + (seeds or meaning.seeds)
         ]
 
     def _planned(self, scale: str, seed: int, seeds: int | None = None) -> list[Plan]:
@@ -354,6 +369,30 @@ class Experiment:
 
 # the columns that follow those of the paper's numbers
 _ABOUT_RUN = ("label", "lam", "seed", "epochs", "status", "seconds", "device", "revision")
+
+
+def check_request(device: str | torch.device, jobs: int | None) -> str:
+    """The name of the device, once it and the number of jobs are seen to be such.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    if jobs is not None:
+        check("jobs", jobs, Count)
+    return device_name(device)
+
+
+def check_seeds(seed: int, seeds: int | None) -> None:
+    """Refuse what can't be the first seed, or a number of seeds.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
+    check("seed", seed, Seed)
+    if seeds is not None:
+        check("seeds", seeds, Count)
+        if seeds > MOST_SEEDS:
+            raise ValueError(f"seeds must be at most {MOST_SEEDS}, got {seeds}")
 
 
 def _store(scale: str) -> RunStore:

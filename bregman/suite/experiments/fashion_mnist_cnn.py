@@ -15,6 +15,7 @@ from bregman.regularizers import L1, GroupL12, Regularizer
 from bregman.suite.analysis.cost import recorded_shares, step_share, training_share
 from bregman.suite.baselines import MagnitudePruning
 from bregman.suite.data import ImageData
+from bregman.suite.experiments.allowed import NonNegative, Share
 from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.measures import accuracies, sparsity, thresholded
@@ -80,10 +81,10 @@ ROWS = (
 class ConvNetRun(Classification):
     """A run of the convolutional network; ``lam`` is of the linear layers here."""
 
-    lam_conv: float  # the weight of the convolutions' regularizer
+    lam_conv: NonNegative  # the weight of the convolutions' regularizer
     groups: bool  # what is regularized, pruned or drawn as one there: each kernel, or each weight
-    prune_to: float | None  # the share that iterative magnitude pruning leaves; None for none
-    max_drop: float | None  # threshold after training at this loss of validation accuracy
+    prune_to: Share | None  # the share that iterative magnitude pruning leaves; None for none
+    max_drop: NonNegative | None  # threshold after training at this loss of validation accuracy
     autocast: str | None  # the dtype of the forward passes, "bfloat16"; None for float32
     channels_last: bool  # the memory format of the weights and feature maps
     # keep a test image, the kernels of the first layer at every epoch, and, every fifth, what the

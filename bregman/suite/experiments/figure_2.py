@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from bregman.optim import AdaBreg
 from bregman.suite.data import ImageData
 from bregman.suite.experiments import mnist_comparison
+from bregman.suite.experiments.allowed import NonNegative, Seed
 from bregman.suite.experiments.classification import Classification
 from bregman.suite.experiments.experiment import Experiment, Row, Scale
 from bregman.suite.experiments.mnist_comparison import FIGURE_2, SETUP
@@ -81,8 +82,8 @@ class Figure2Run(Classification):
     """A run of section 4.2 in which what the paper leaves open is a setting."""
 
     plateau: str | None  # halve tau when this gets no better: validation "accuracy", train "loss"
-    threshold: float  # relative, what counts as better
-    split_seed: int | None = None  # of the split alone; None: it is drawn as all else
+    threshold: NonNegative  # relative, what counts as better
+    split_seed: Seed | None = None  # of the split alone; None: it is drawn as all else
     relu_logits: bool = False  # a ReLU follows the last layer, too
     corrected: bool = True  # AdaBreg's first moment is divided by 1 - beta1^k
 

@@ -24,11 +24,23 @@ from bregman.layers import param_groups
 from bregman.regularizers import L1
 from bregman.suite.checkpoints import Checkpoint
 from bregman.suite.data import ImageData, load, train_val_split
+from bregman.suite.experiments.allowed import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Seed,
+    Share,
+    check_fields,
+)
 from bregman.suite.experiments.parts import Task, classification, named_optimizer
 from bregman.suite.runs import Outcome
 from bregman.suite.training import Training, fit, weight_measures
 
 Results = dict[str, float | None]
+
+# the data sets whose images are 28 x 28 pixels, and those with three colours
+GREY, COLOURED = ("mnist", "fashion_mnist"), ("cifar10",)
 
 
 @dataclass
@@ -66,25 +78,44 @@ class Recipe:
     A setting is one field, here if all have it, else in a subclass. The name of a run holds the
     fields that differ from their defaults: those below have none, and a new one has as its default
     what was in force before, so no run is renamed.
+
+    Raises:
+        ValueError: a field is not of its type, or out of its range.
     """
 
     dataset: str  # a name that ``bregman.suite.data.load`` knows
     mini: bool  # train on the small subset in the package
-    train_size: int | None  # use that many of the training images only, all if None
+    train_size: Count | None  # use that many of the training images only, all if None
     optimizer: str  # "SGD", "Adam", "ProxGD", "LinBreg" or "AdaBreg"
-    lr: float  # the learning rate tau
-    lam: float  # the weight of the regularizer; SGD and Adam take its subgradient
-    density: float  # r of the sparse initialization
-    gain: float  # its factor on the standard deviation of the weights
-    epochs: int  # passes over the training set
-    batch_size: int  # samples per step
-    seed: int  # of all that is drawn: split, weights, order of the samples, noise, crops
+    lr: Positive  # the learning rate tau
+    lam: NonNegative  # the weight of the regularizer; SGD and Adam take its subgradient
+    density: Share  # r of the sparse initialization
+    gain: Positive  # its factor on the standard deviation of the weights
+    epochs: Count  # passes over the training set
+    batch_size: Count  # samples per step
+    seed: Seed  # of all that is drawn: split, weights, order of the samples, noise, crops
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.dataset not in self.datasets:
+            allowed = " or ".join(self.datasets)
+            raise ValueError(f"dataset must be {allowed} for this network, got {self.dataset!r}")
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Whose images the network takes."""
+        return GREY
 
     @property
     def dtype(self) -> torch.dtype | None:
         """Of the forward passes of training, None for float32."""
         autocast = vars(self).get("autocast")
-        return getattr(torch, autocast) if autocast else None
+        if autocast is None:
+            return None
+        dtype = getattr(torch, autocast, None)
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"autocast must be a dtype of torch or None, got {autocast!r}")
+        return dtype
 
     @property
     def unit(self) -> Literal["entry", "kernel", "row"]:
@@ -183,7 +214,7 @@ class Recipe:
 class PlateauRecipe(Recipe):
     """A recipe that halves the learning rate where the validation metric does not get better."""
 
-    patience: int  # epochs without a better one
+    patience: Natural  # epochs without a better one
 
     def make_scheduler(self, optimizer: Optimizer) -> LRScheduler | ReduceLROnPlateau | None:
         return ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=self.patience)

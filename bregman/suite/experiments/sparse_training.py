@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,18 @@ from bregman.suite.analysis.cost import product_densities, recorded_shares, trai
 from bregman.suite.analysis.trained import kept_weights
 from bregman.suite.baselines import SET, GradualPruning, Masked, RigL, StaticSupport
 from bregman.suite.data import ImageData
+from bregman.suite.experiments.allowed import Count, Natural, Range, Share
 from bregman.suite.experiments.measures import last_accuracies, sparsity
 from bregman.suite.experiments.parts import Task, classification, denoising
 from bregman.suite.experiments.quality import ssim
-from bregman.suite.experiments.recipe import Parts, Recipe, Results, steps_per_epoch
+from bregman.suite.experiments.recipe import (
+    COLOURED,
+    GREY,
+    Parts,
+    Recipe,
+    Results,
+    steps_per_epoch,
+)
 from bregman.suite.experiments.turnover import Turnover
 from bregman.suite.models import MLP, Autoencoder, ConvNet, ResNet18
 from bregman.suite.training import Record, Training, accuracy, evaluate, weight_measures
@@ -42,18 +50,22 @@ class SparseTraining(Recipe):
     """
 
     network: str  # "MLP", "wide MLP", "CNN", "ResNet-18" or "autoencoder"
-    width: int  # neurons of the wide MLP's hidden layers, or channels of ResNet-18's first stage
+    width: Count  # neurons of the wide MLP's hidden layers, or channels of ResNet-18's first stage
     neurons: bool  # regularize all that leads into a hidden neuron or filter as one
-    target: float | None  # the density that the baseline, or steering lambda, leads to
+    target: Share | None  # the density that the baseline, or steering lambda, leads to
     baseline: str | None  # "static", "SET", "RigL" or "pruning"; None for none
-    frozen_steps: int  # m of multilevel training, 0 for the optimizer as it is
+    frozen_steps: Natural  # m of multilevel training, 0 for the optimizer as it is
     catch_up: bool  # a full step counts m + 1 times for what is zero
     path: str  # how layers compute in frozen steps; "csr" is "masked" where it is not on a CPU
     turnover: bool  # record how the support changes from one full step to the next
     keep: bool  # keep the trained weights
     autocast: str | None  # the dtype of the forward passes, None for float32
-    momentum: float = 0.0  # beta, of SGD and LinBreg
-    drop_fraction: float = 0.3  # the share of a layer's weights that SET and RigL drop at first
+    momentum: Annotated[float, Range(0, 1)] = 0.0  # beta, of SGD and LinBreg
+    drop_fraction: Share = 0.3  # the share of a layer's weights that SET and RigL drop at first
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        return COLOURED if self.network == "ResNet-18" else GREY
 
     @property
     def unit(self) -> Literal["entry", "row"]:

@@ -57,14 +57,23 @@ class Results:
         """The runs with these values.
 
         Args:
-            columns: of the summary; from their names to a value, None for none, or to a list.
+            columns: of the summary; from their names to a value, None for none, or to a list, set,
+                array or the like of values.
+
+        Raises:
+            KeyError: the summary has no column of a name.
         """
         summary = self.summary
         for name, allowed in columns.items():
-            allowed = allowed if isinstance(allowed, list) else [allowed]
+            if name not in summary:
+                raise KeyError(f"no column {name!r}, only {', '.join(map(str, summary))}")
+            values = list(allowed) if pd.api.types.is_list_like(allowed) else [allowed]
             column = summary[name]
-            summary = summary[column.isin(allowed) | (column.isna() & (None in allowed))]
-        return Results(summary, self.history[self.history["run"].isin(summary["label"])])
+            lacking = any(value is None for value in values)
+            summary = summary[column.isin(values) | (column.isna() & lacking)]
+        kept = pd.MultiIndex.from_frame(summary[["label", "seed"]])
+        recorded = pd.MultiIndex.from_frame(self.history[["run", "seed"]])
+        return Results(summary, self.history[recorded.isin(kept)])
 
     def _recorded(self, split: str, metric: str) -> pd.DataFrame:
         chosen = self.history.query("split == @split and metric == @metric")

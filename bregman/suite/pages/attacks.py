@@ -1,9 +1,7 @@
 """How long the large runs take, and what attacks on the store of runs measured."""
 
-import pandas as pd
-
 from bregman.suite.experiments import EXPERIMENTS, STUDIES
-from bregman.suite.pages.measured import Sample, exists, markdown, number, summary
+from bregman.suite.pages.measured import Sample, markdown, number
 from bregman.suite.pages.speed import timings
 from bregman.suite.workers.executors import GRACE_S
 
@@ -36,17 +34,13 @@ def hours() -> str:
             # a study whose settings are still to be chosen has no rows yet
             if scale not in experiment.scales or not experiment.rows_at(scale):
                 continue
-            runs = pd.Series(dtype=float)
-            if exists(name, scale):
-                # a run that stands in several rows counts once
-                table = summary(name, scale).table.drop_duplicates(["seconds", "seed"])
-                runs = table["seconds"] / 3600
+            runs = [run.seconds / 3600 for run in experiment.runs(scale)]
             lines.append({
                 "experiment": name,
                 "scale": scale,
-                "runs": (there := experiment.forecast(scale)).stored,
-                "hours": number(runs.sum(), 1) if len(runs) else "",
-                "longest run [h]": number(runs.max(), 2),
-                "missing": there.missing,
+                "runs": len(runs),
+                "hours": number(sum(runs), 1) if runs else "",
+                "longest run [h]": number(max(runs), 2) if runs else "",
+                "missing": experiment.forecast(scale).missing,
             })  # fmt: skip
     return markdown(lines)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from bregman.suite.experiments import Experiment, Results, dense_autoencoders, get, tuned_rivals
+from bregman.suite.experiments import Results, dense_autoencoders, get, tuned_rivals
 from bregman.suite.experiments.denoising_autoencoder import WATCHED
 from bregman.suite.experiments.tuned_rivals import (
     COMPARED,
@@ -57,12 +57,6 @@ def _table(experiment: str) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def _planned(experiment: Experiment, artifact: str | None = None) -> int:
-    rows = experiment.rows_at("paper")
-    most = experiment.scale("paper").seeds
-    return sum(row.seeds or most for row in rows if artifact in (None, row.artifact))
-
-
 def drawn(figure: str) -> bool:
     """Whether ``scripts/draw_fair_comparisons.py`` drew a figure."""
     return (ROOT / "figures" / "paper" / f"{figure}.png").exists()
@@ -76,14 +70,16 @@ def progress() -> str:
               for part in (dense_autoencoders.TRIALS, dense_autoencoders.COMPARED)]  # fmt: skip
     lines = []
     for name, artifact in [*parts, ("architecture_seeds", None)]:
-        table = _table(name)
-        made = table if artifact is None else table[table["artifact"] == artifact]
+        study = get(name)
+        # of a study that shares runs with an experiment some are there before its own table is
+        rows = [r.label for r in study.rows_at("paper") if artifact in (None, r.artifact)]
+        there, made = study.forecast("paper", rows=rows), study.runs("paper", rows)
         lines.append({
             "study": name,
             "part": artifact or "all",
-            "runs": len(made),
-            "of": _planned(get(name), artifact) or "not chosen yet",
-            "hours": number(made["seconds"].sum() / 3600, 1),
+            "runs": there.stored,
+            "of": there.stored + there.missing or "not chosen yet",
+            "hours": number(sum(run.seconds for run in made) / 3600, 1),
         })  # fmt: skip
     return markdown(lines)
 

@@ -1,6 +1,7 @@
 """Makes runs that are missing: one by one, several at once, or on a cluster."""
 
 import sys
+import textwrap
 import time
 import traceback
 from collections import Counter, deque
@@ -21,7 +22,7 @@ from bregman.suite.workers.executors import GRACE_S, cpu_count
 from bregman.suite.workers.progress import progress
 from bregman.suite.workers.session import Session
 
-__all__ = ["check_device", "cpu_count", "make_missing"]
+__all__ = ["check_cluster", "check_device", "cpu_count", "device_name", "make_missing"]
 
 _POLL_S = 0.2
 # these say all that there is to say; of others the traceback is shown
@@ -35,16 +36,41 @@ class _Report(NamedTuple):
     reason: str = ""
 
 
+def device_name(device: str | torch.device) -> str:
+    """The name of a device, which need not be of this machine.
+
+    Raises:
+        ValueError: it is no device.
+    """
+    try:
+        if not isinstance(device, str | torch.device):
+            raise TypeError("it is neither a name nor a torch.device")
+        return str(torch.device(device))
+    except Exception as error:
+        raise _no_device(device, error) from error
+
+
 def check_device(device: str) -> None:
     """Raise ValueError when nothing can be computed on a device."""
     try:
         (torch.ones(2, device=device) + 1).tolist()
     except Exception as error:  # each device has errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"device {device!r} can't be used here ({reason}); "
-            "allowed: 'cpu', or 'cuda' on a machine with a GPU"
-        ) from error
+        raise _no_device(device, error) from error
+
+
+def check_cluster(address: str) -> None:
+    """Raise ValueError when no Dask scheduler answers at an address."""
+    with executors.opened(1, address):
+        pass
+
+
+def _no_device(device: Any, error: Exception) -> ValueError:
+    # of some devices torch tells pages
+    reason = textwrap.shorten(str(error).partition("\n")[0] or type(error).__name__, 150)
+    return ValueError(
+        f"device {device!r} can't be used here ({reason}); "
+        "allowed: 'cpu', or 'cuda' on a machine with a GPU"
+    )
 
 
 def make_missing(
@@ -84,6 +110,7 @@ def make_missing(
     if not missing:
         return []
     store.tidy()
+    jobs = min(jobs, len(missing))
     with (
         stopping.signals_noted() as asked,
         Session.opened(store.folder) as session,
