@@ -88,7 +88,7 @@ def check_fields(config: Any) -> None:
     Raises:
         ValueError: one is of another type, or out of range.
     """
-    for name, meant in _annotations(type(config)).items():
+    for name, meant in _annotations(config.__class__).items():
         check(name, getattr(config, name), meant)
 
 
