@@ -247,7 +247,7 @@ def architectures() -> str:
     """The architecture search over its seeds."""
     table = _table("architecture_seeds")
     if table.empty:
-        return "No run yet."
+        return "No run of another seed yet; notebook 10 shows those of the first."
     lines = []
     for label in table["label"].unique():
         rows = Rows(table[table["label"] == label])
