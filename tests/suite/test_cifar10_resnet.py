@@ -285,7 +285,7 @@ def measured():
              "optimizer": rows[label].optimizer, "label": label, "variant": rows[label].variant,
              "n_total_pct": density, "val_acc_pct": val, "test_acc_pct": test,
              "config_optimizer": label.partition(" ")[0], "config_momentum": 0.0,
-             "config_lam": 0.1 if "LinBreg" in label else 0.0, "config_width": 64}
+             "config_lam": 0.1 if "LinBreg" in label else 0.0, "config_width": 64, "seed": 0}
             for label, density, val, test in
             [("SGD", 100.0, 90.0, 89.0), ("LinBreg", 4.0, 80.0, 79.0),
              ("LinBreg + threshold", 3.0, 79.5, 78.0)]

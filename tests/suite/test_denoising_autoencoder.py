@@ -262,11 +262,11 @@ def test_width_over_lambda_takes_the_runs_of_equal_length():
         ("SGD", "Figure 5", 0, 40, 784),
     ]
     columns = ["config_optimizer", "artifact", "lam", "epochs", "width"]
-    summary = pd.DataFrame(runs, columns=columns).assign(label=list("abcd"))
+    summary = pd.DataFrame(runs, columns=columns).assign(label=list("abcd"), seed=0)
     for i in range(1, 8):
         summary[f"active_neurons_{i}"] = summary["width"] + 2 * abs(i - 4)
     summary["ssim"] = 0.9
-    history = pd.DataFrame({"run": list("abcd")})
+    history = pd.DataFrame({"run": list("abcd"), "seed": 0})
     left, right = figures.bottleneck_width(Results(summary, history)).axes
     narrowest = next(line for line in left.lines if line.get_label() == "Narrowest")
     assert narrowest.get_xdata().tolist() == [0.02, 0.2]
