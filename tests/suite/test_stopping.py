@@ -72,7 +72,7 @@ def test_a_signal_stops_at_the_next_batch(tmp_path, number, to_all, jobs):
     assert command.returncode == 130
     assert out == f"{GO_ON}\n"
     assert "Traceback" not in err
-    assert not alive(command.pid)
+    wait_until(lambda: not alive(command.pid))  # helpers of multiprocessing end after it
     runs = tmp_path / "smoke" / "runs"
     assert len(checkpoints(tmp_path)) == jobs, "what waited was not begun"
     assert all(whole(path) for path in checkpoints(tmp_path))
