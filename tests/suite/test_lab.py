@@ -30,7 +30,7 @@ def root(tmp_path_factory):
 def lab(root):
     """JupyterLab as `make lab` starts it, on a copy of the notebooks: the address of a page."""
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
-    shutil.copytree(ROOT / "figures" / "paper", root / "figures" / "paper")
+    shutil.copytree(ROOT / "figures", root / "figures")
     cells = [nbformat.v4.new_code_cell(source) for source in (TRAINING, "print(6 * 7)")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     training = nbformat.v4.new_notebook(cells=cells, metadata=kernel)

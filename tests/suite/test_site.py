@@ -131,7 +131,7 @@ def test_stored_runs_move_on_a_page(site, browser):
     page = browser.new_page()
     page.goto(f"{address}/notebooks/05_mnist_comparison.html")
     slider = page.locator("figure[data-browse] input[type=range]")
-    panel = page.locator("figure[data-browse] [role=img] svg").first
+    panel = page.locator("figure[data-browse] [role=img]").first
     before = panel.inner_html()
     slider.focus()
     page.keyboard.press("ArrowLeft")
