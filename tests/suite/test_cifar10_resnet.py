@@ -19,6 +19,8 @@ from bregman.suite.data import load
 from bregman.suite.data.sets import PARTS, SETS, DataError
 from bregman.suite.experiments import cifar10_resnet as table3
 from bregman.suite.experiments import recipe
+from bregman.suite.experiments.measures import thresholded
+from bregman.suite.experiments.parts import Task
 from bregman.suite.experiments.recipe import train
 from bregman.suite.experiments.tables import Results, paper_reference
 from bregman.suite.models import ResNet18
@@ -151,6 +153,26 @@ def test_a_run_and_its_thresholded_network(tmp_path):
     for measure in ("n_total_pct", "n_conv_pct", "l1_norm"):
         assert result[f"refreshed.{measure}"] == result[measure], "the weights stay"
     assert result["thresh.val_acc_pct"] >= result["refreshed.val_acc_pct"] - 10, "max_drop"
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_statistics_are_refreshed_with_the_images_that_are_meant(augmented):
+    images = torch.randn(40, 3, 4, 4)
+    labels = torch.randint(4, (40,))
+    part = images[:10], labels[:10]
+    task = Task((images, labels), part, part, transform=lambda batch, _: 2 * batch + 1)
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 4))
+    thresholded(model, task, max_drop=1.0, augmented=augmented)
+    # as many as there are to validate with
+    seen = 2 * images[:10] + 1 if augmented else images[:10]
+    torch.testing.assert_close(model[0].running_mean, seen.mean((0, 2, 3)))
+    torch.testing.assert_close(model[0].running_var, seen.var((0, 2, 3)))
+
+
+def test_runs_that_are_thresholded_are_refreshed_with_crops_and_flips():
+    for row in table3.EXPERIMENT.rows_at("paper"):
+        config = table3.config(table3.SCALES["paper"], 0, **row.settings)
+        assert config.augmented == (config.max_drop is not None)
 
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -53,6 +53,8 @@ class ResNetRun(Classification):
     max_drop: NonNegative | None  # threshold after training at this loss of validation accuracy
     autocast: str | None  # the dtype of the forward passes, None for float32
     compile: str | None  # the mode of ``torch.compile`` for the training steps on a GPU
+    # refresh batch normalization with cropped and mirrored images; the first runs did not
+    augmented: bool = False
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -97,7 +99,9 @@ class ResNetRun(Classification):
         result = {**sparsity(model), **accuracies(model, task, self.dtype)}
         if self.max_drop is None:
             return result
-        return result | thresholded(model, task, self.max_drop, autocast=self.dtype)
+        return result | thresholded(
+            model, task, self.max_drop, autocast=self.dtype, augmented=self.augmented
+        )
 
 
 def config(scale: ResNetScale, seed: int, **settings: Any) -> ResNetRun:
@@ -108,7 +112,8 @@ def config(scale: ResNetScale, seed: int, **settings: Any) -> ResNetRun:
     """
     sparse = settings["optimizer"] in ("LinBreg", "AdaBreg")
     start = {"density": 0.01, "gain": 0.5} if sparse else {"density": 1.0, "gain": 1.0}
-    setup = {"dataset": "cifar10", "lam": 0.0, "momentum": 0.0, "max_drop": None, "patience": 5}
+    setup = {"dataset": "cifar10", "lam": 0.0, "momentum": 0.0, "max_drop": None, "patience": 5,
+             "augmented": settings.get("max_drop") is not None}  # fmt: skip
     return ResNetRun(**{**setup, **start, **settings_of(scale), **settings}, seed=seed)
 
 

@@ -48,7 +48,12 @@ def last_accuracies(training: Training) -> dict[str, float]:
 
 
 def thresholded(
-    model: nn.Module, task: Task, max_drop: float, unit: Unit = "entry", autocast: Dtype = None
+    model: nn.Module,
+    task: Task,
+    max_drop: float,
+    unit: Unit = "entry",
+    autocast: Dtype = None,
+    augmented: bool = False,
 ) -> dict[str, Any]:
     """Threshold a trained network (section 4.5), and measure what that makes of it.
 
@@ -58,16 +63,19 @@ def thresholded(
         max_drop: the validation accuracy that may be lost.
         unit: as in ``threshold_``.
         autocast: the dtype of the forward passes.
+        augmented: take statistics of batch normalization from images as in training.
 
     Returns:
         The threshold and the measures of the network, "thresh.<name>"; and with batch
         normalization, whose statistics are refreshed after each change, "refreshed.<name>": what
         that alone does.
     """
+    # from as many training images as there are to be scored
+    inputs = task.train[0][: len(task.val[0])]
+    if augmented and task.transform is not None:
+        inputs = task.transform(inputs, torch.Generator(inputs.device).manual_seed(0))
 
     def refresh() -> None:
-        # from as many training images as there are to be scored
-        inputs = task.train[0][: len(task.val[0])]
         with torch.autocast(inputs.device.type, autocast, enabled=autocast is not None):
             refresh_batch_norm_(model, inputs.split(1000))
 
