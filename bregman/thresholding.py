@@ -117,9 +117,10 @@ def refresh_batch_norm_(model: nn.Module, batches: Iterable[Tensor | Sequence[Te
 
     Args:
         model: changed in place.
-        batches: one or more, on the model's device; of a tuple such as (inputs, targets) the first
-            tensor. Each goes through the model once, in train mode and without gradients. A batch
-            of one sample, which has no variance, goes along with the one before it.
+        batches: one or more, on the model's device, augmented as in training; of a tuple such as
+            (inputs, targets) the first tensor. Each goes through the model once, in train mode and
+            without gradients. A batch of one sample, which has no variance, goes along with the one
+            before it.
 
     Raises:
         TypeError: batches is one tensor, whose items are samples.
