@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from bregman.suite import experiments
 from bregman.suite.pages.measured import markdown, number
 from bregman.suite.paths import ROOT
 
@@ -233,6 +234,29 @@ def explorers() -> str:
         f"({slowest}) 95 % of the pictures are there within "
         f"{table.loc[slowest, '95 % below [ms]']:.0f} ms (aim {aim})"
     )
+
+
+def table_3() -> str:
+    """A whole training step of ResNet-18, and what Bregman's optimizers add to it."""
+    lines = []
+    for case, rows in timings("table_3").groupby("case", sort=False):
+        found = {(row.name, row.metric): row.value for row in rows.itertuples()}
+        lines.append({
+            "network": case,
+            **{f"{name} [ms]": number(found[name, "ms"], 0) for name in ("SGD", "Adam")},
+            "LinBreg over SGD": number(found["LinBreg", "ratio"], 3),
+            "AdaBreg over Adam": number(found["AdaBreg", "ratio"], 3),
+        })  # fmt: skip
+    return markdown(lines)
+
+
+def hours_of_table_3() -> str:
+    """What the steps of one run of Table 3 at the paper's scale take."""
+    scale = experiments.get("cifar10_resnet").scale("paper")
+    # a tenth of 50,000 images is held out
+    steps = scale.epochs * math.ceil(45_000 / scale.batch_size)
+    ms = timed("table_3", 6, case=f"ResNet-18, width {scale.width}", name="LinBreg", metric="ms")
+    return number(steps * float(ms) / 3.6e6, 0)
 
 
 def batch_sizes() -> str:
