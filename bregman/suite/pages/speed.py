@@ -252,7 +252,7 @@ def table_3() -> str:
 
 def hours_of_table_3() -> str:
     """What the steps of one run of Table 3 at the paper's scale take."""
-    scale = experiments.get("cifar10_resnet").scale("paper")
+    scale: Any = experiments.get("cifar10_resnet").scale("paper")
     # a tenth of 50,000 images is held out
     steps = scale.epochs * math.ceil(45_000 / scale.batch_size)
     ms = timed("table_3", 6, case=f"ResNet-18, width {scale.width}", name="LinBreg", metric="ms")
