@@ -88,18 +88,18 @@ TABLE_3 = {
     "narrow": {
         "cifar10-SGD-seed0-648bdcac37",
         "cifar10-Adam-seed0-fa5325da35",
-        "cifar10-Adam-seed0-7b4c0211de",
-        "cifar10-LinBreg-seed0-a422c93866",
-        "cifar10-LinBreg-seed0-84d1ca0b38",
-        "cifar10-AdaBreg-seed0-4a1bbd6bf4",
+        "cifar10-Adam-seed0-70a4e3040b",
+        "cifar10-LinBreg-seed0-bc40a68c65",
+        "cifar10-LinBreg-seed0-142ed7e300",
+        "cifar10-AdaBreg-seed0-efabd135d2",
     },
     "paper": {
         "cifar10-SGD-seed0-b7dea973c9",
         "cifar10-Adam-seed0-751192888a",
-        "cifar10-Adam-seed0-3df25a23a0",
-        "cifar10-LinBreg-seed0-4521423ca4",
-        "cifar10-LinBreg-seed0-55933026c4",
-        "cifar10-AdaBreg-seed0-7fa2c4d005",
+        "cifar10-Adam-seed0-8bcda81741",
+        "cifar10-LinBreg-seed0-5c118bc937",
+        "cifar10-LinBreg-seed0-9e4f999ed0",
+        "cifar10-AdaBreg-seed0-331b4bdaae",
     },
 }
 
