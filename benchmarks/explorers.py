@@ -68,9 +68,7 @@ def main() -> None:
                 rows += measure(browser, f"{path.stem}, {number}", html)
         browser.close()
     print_tables(rows)
-    here = Path(__file__).parent
-    write(rows, here / "explorers.csv")
-    (here / "explorers.json").write_text(json.dumps(provenance, indent=1) + "\n")
+    write(rows, provenance, Path(__file__).with_suffix(""))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Writes sparse_training/parts_N.csv beside this file.
 
 import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -184,8 +183,7 @@ def main() -> None:
         measured = measure_parts(network, asked.threads, asked.rounds)
         print_tables(measured)
         rows += measured
-    (RESULTS / f"parts_{asked.threads}.json").write_text(json.dumps(provenance, indent=2) + "\n")
-    write(rows, RESULTS / f"parts_{asked.threads}.csv")
+    write(rows, provenance, RESULTS / f"parts_{asked.threads}")
 
 
 if __name__ == "__main__":

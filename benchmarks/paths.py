@@ -8,7 +8,6 @@ Writes paths_N.csv beside this file.
 """
 
 import argparse
-import json
 import statistics
 from functools import partial
 from pathlib import Path
@@ -72,9 +71,7 @@ def main() -> None:
         for row in compare(shape, batch, density, threads)
     ]
     print_tables(rows)
-    stem = Path(__file__).parent / f"paths_{threads}"
-    write(rows, stem.with_suffix(".csv"))
-    stem.with_suffix(".json").write_text(json.dumps(provenance, indent=1) + "\n")
+    write(rows, provenance, Path(__file__).parent / f"paths_{threads}")
 
 
 if __name__ == "__main__":

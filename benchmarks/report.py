@@ -1,8 +1,11 @@
 """What is printed and stored of the rows that were measured."""
 
 import csv
+import json
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from common import Row
 
@@ -27,9 +30,10 @@ def print_tables(rows: list[Row]) -> None:
             print(f"  {row.name:44} {row.value:9.3f}  {unit:56} {met(row)}".rstrip())
 
 
-def write(rows: list[Row], path: Path) -> None:
-    """Store the rows, with four significant digits."""
-    with path.open("w", newline="") as file:
+def write(rows: list[Row], provenance: Mapping[str, Any], stem: Path) -> None:
+    """Store the rows, with four significant digits, as .csv, and what they were made by as .json."""
+    stem.with_suffix(".json").write_text(json.dumps(provenance, indent=2) + "\n")
+    with stem.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
         writer.writerows(row._replace(value=float(f"{row.value:.4g}")) for row in rows)

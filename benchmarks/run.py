@@ -1,6 +1,6 @@
 """Measure the suite's speed and memory against torch and the peer package.
 
-Prints tables; writes results.csv and environment.json beside this file. ``--quick`` takes a tenth
+Prints tables; writes results.csv and results.json beside this file. ``--quick`` takes a tenth
 of the rounds and writes nothing.
 """
 
@@ -83,8 +83,7 @@ def main(quick: bool) -> None:
     print_tables(rows)
     if quick:
         return
-    write(rows, HERE / "results.csv")
-    (HERE / "environment.json").write_text(json.dumps(provenance, indent=2) + "\n")
+    write(rows, provenance, HERE / "results")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ sparse_training/ beside this file.
 
 import argparse
 import itertools
-import json
 import math
 import random
 import statistics
@@ -334,13 +333,12 @@ def main() -> None:
     for network in asked.networks:
         arms = make_arms(network, asked.epochs)
         stem = f"{network.lower().replace(' ', '_')}_{asked.threads}"
-        (RESULTS / f"{stem}.json").write_text(json.dumps(provenance, indent=2) + "\n")
         rows: list[Row] = []
         for measured in measure(network, asked.threads, arms):
             print_tables(measured)
             rows += measured
             # written after each part, since the first takes long
-            write(rows, RESULTS / f"{stem}.csv")
+            write(rows, provenance, RESULTS / stem)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def timings(file: str = "results") -> pd.DataFrame:
     return table.fillna({"baseline": "", "target": ""})
 
 
-def made_by(file: str = "environment") -> str:
+def made_by(file: str = "results") -> str:
     """The device, the versions, the commit and the date of a measurement."""
     made = json.loads((BENCHMARKS / f"{file}.json").read_text())
     return f"{made['device']}, torch {made['torch']}, commit {made['commit'][:7]}, {made['date']}"
