@@ -31,7 +31,7 @@ def print_tables(rows: list[Row]) -> None:
 
 
 def write(rows: list[Row], provenance: Mapping[str, Any], stem: Path) -> None:
-    """Store the rows, with four significant digits, as .csv, and what they were made by as .json."""
+    """Store the rows as .csv, with four significant digits, and what made them as .json."""
     stem.with_suffix(".json").write_text(json.dumps(provenance, indent=2) + "\n")
     with stem.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
